@@ -1,0 +1,4 @@
+//! pgladder: the performance ladder for PostgreSQL as one binary.
+
+pub mod catalog;
+pub mod sql;
