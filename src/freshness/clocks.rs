@@ -1,0 +1,234 @@
+//! The clocks of one database: for each table an epoch, a fence, and the commits in flight; for all of them a floor.
+//!
+//! Called under one lock by everything that reads or writes through the proxy. Pure: time enters as ticks, positions as
+//! arguments. Invariants: an epoch never falls; a clock is raised, never dropped without the floor covering it; a note
+//! taken before an acknowledged write of its tables is never current after it.
+//! It keeps no entry of the cache: an entry carries its note, and is as good as the note is current.
+
+use std::collections::BTreeMap;
+
+use super::fence::{Fence, Tick};
+use crate::catalog::verdict::{Oid, WriteSet};
+use crate::protocol::lsn::Lsn;
+
+/// What a commit may have changed.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Scope {
+    /// Rows of these tables.
+    Tables(Box<[Oid]>),
+    /// Anything: the write set is unknown, or the catalog changed.
+    Everything,
+}
+
+impl Scope {
+    /// The scope of a write set, or `None` where nothing can have changed.
+    pub fn of(writes: &WriteSet) -> Option<Self> {
+        match writes {
+            WriteSet::None => None,
+            WriteSet::Tables(tables) => Some(Self::Tables(tables.clone())),
+            WriteSet::Unknown(_) | WriteSet::Catalog { .. } => Some(Self::Everything),
+        }
+    }
+
+    /// Both together.
+    #[must_use]
+    pub fn union(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Tables(a), Self::Tables(b)) => {
+                let mut all = [a, b].concat();
+                all.sort_unstable();
+                all.dedup();
+                Self::Tables(all.into())
+            }
+            _ => Self::Everything,
+        }
+    }
+}
+
+/// Proof that a commit was announced as in flight; given back to `Clocks::land`, once.
+#[derive(Debug, PartialEq, Eq, Hash)]
+#[must_use = "a commit that never lands forbids its tables to the cache for ever"]
+pub struct Mark(Scope);
+
+/// The state of the clocks that a fill or a flight began under.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Note {
+    floor: u64,
+    epochs: Box<[(Oid, u64)]>,
+}
+
+impl Note {
+    /// The tables that it speaks of.
+    pub fn tables(&self) -> impl Iterator<Item = Oid> + '_ {
+        self.epochs.iter().map(|(table, _)| *table)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Clock {
+    epoch: u64,
+    fence: Fence,
+    in_flight: u32,
+}
+
+/// The clocks of one database. Epochs, of the floor and of tables, are drawn from one counter, so that a table which
+/// was forgotten and comes back never shows an epoch that it had before.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Clocks {
+    era: u64,
+    drawn: u64,
+    floor_epoch: u64,
+    floor_fence: Fence,
+    everything_in_flight: u32,
+    tables: BTreeMap<Oid, Clock>,
+}
+
+impl Clocks {
+    /// The clocks at the proxy's start: what was acknowledged before is not known, so the floor is pending.
+    pub fn new(era: u64, now: Tick) -> Self {
+        Self {
+            era,
+            drawn: 0,
+            floor_epoch: 0,
+            floor_fence: Fence::Pending(now),
+            everything_in_flight: 0,
+            tables: BTreeMap::new(),
+        }
+    }
+
+    /// Announces that a commit over `scope` is about to be sent.
+    pub fn announce(&mut self, scope: Scope) -> Mark {
+        match &scope {
+            Scope::Tables(tables) => {
+                for table in tables {
+                    self.clock(*table).in_flight += 1;
+                }
+            }
+            Scope::Everything => self.everything_in_flight += 1,
+        }
+        Mark(scope)
+    }
+
+    /// A commit over `scope` may have happened. To be called before anything that acknowledges it is forwarded.
+    pub fn acknowledge(&mut self, scope: &Scope, now: Tick) {
+        self.drawn += 1;
+        let epoch = self.drawn;
+        match scope {
+            Scope::Tables(tables) => {
+                for table in tables {
+                    let clock = self.clock(*table);
+                    clock.epoch = epoch;
+                    clock.fence = Fence::Pending(now);
+                }
+            }
+            Scope::Everything => {
+                self.floor_epoch = epoch;
+                self.floor_fence = Fence::Pending(now);
+                // The floor is now at or above all of them; only what is in flight has more to say.
+                self.tables.retain(|_, clock| clock.in_flight > 0);
+            }
+        }
+    }
+
+    /// The commit that `mark` announced is over: its unit ended, or its server process is gone.
+    pub fn land(&mut self, mark: Mark) {
+        match mark.0 {
+            Scope::Tables(tables) => {
+                for table in &tables {
+                    let clock = self
+                        .tables
+                        .get_mut(table)
+                        .expect("a clock in flight is never forgotten");
+                    clock.in_flight -= 1;
+                }
+            }
+            Scope::Everything => self.everything_in_flight -= 1,
+        }
+    }
+
+    /// Another primary, another timeline, or the primary restarted after a crash: positions of before mean nothing, and
+    /// what was acknowledged lies at or after now on the new timeline.
+    pub fn begin_era(&mut self, era: u64, now: Tick) {
+        self.era = era;
+        self.acknowledge(&Scope::Everything, now);
+        for clock in self.tables.values_mut() {
+            clock.fence = Fence::OPEN;
+        }
+    }
+
+    /// A probe of the primary of `era`, sent when the counter stood at `covers`, returned `lsn`.
+    pub fn settle(&mut self, era: u64, covers: Tick, lsn: Lsn) {
+        if era != self.era {
+            return;
+        }
+        self.floor_fence = self.floor_fence.settled(covers, lsn);
+        for clock in self.tables.values_mut() {
+            clock.fence = clock.fence.settled(covers, lsn);
+        }
+    }
+
+    /// What a replica must have replayed to serve a read of these tables at `fresh`.
+    pub fn fence(&self, tables: &[Oid]) -> Fence {
+        let known = tables.iter().filter_map(|table| self.tables.get(table));
+        known.map(|clock| clock.fence).fold(self.floor_fence, Fence::max)
+    }
+
+    /// Is a commit on any of these tables, or one whose set is unknown, on its way? Then no fill of them is stored, and
+    /// no flight of them is joined.
+    pub fn in_flight(&self, tables: &[Oid]) -> bool {
+        self.everything_in_flight > 0 || self.known_in_flight(tables)
+    }
+
+    /// Is a commit that is known to write one of these tables on its way? A session that has read from the primary
+    /// meanwhile may have seen it, and is not served older entries.
+    pub fn known_in_flight(&self, tables: &[Oid]) -> bool {
+        tables
+            .iter()
+            .any(|table| self.tables.get(table).is_some_and(|clock| clock.in_flight > 0))
+    }
+
+    /// Notes the epochs of the tables that a read is about to see.
+    pub fn note(&self, tables: &[Oid]) -> Note {
+        let epochs = tables.iter().map(|table| (*table, self.epoch(*table))).collect();
+        Note {
+            floor: self.floor_epoch,
+            epochs,
+        }
+    }
+
+    /// Has no write of the note's tables been acknowledged since it was taken?
+    pub fn is_current(&self, note: &Note) -> bool {
+        note.floor == self.floor_epoch
+            && note
+                .epochs
+                .iter()
+                .all(|(table, epoch)| self.epoch(*table) == *epoch)
+    }
+
+    /// May an answer that was read under `note` be stored, or a flight that began under it be joined?
+    pub fn may_share(&self, note: &Note) -> bool {
+        let in_flight = self.everything_in_flight > 0
+            || note
+                .tables()
+                .any(|table| self.tables.get(&table).is_some_and(|clock| clock.in_flight > 0));
+        !in_flight && self.is_current(note)
+    }
+
+    fn epoch(&self, table: Oid) -> u64 {
+        self.tables
+            .get(&table)
+            .map_or(self.floor_epoch, |clock| clock.epoch)
+    }
+
+    fn clock(&mut self, table: Oid) -> &mut Clock {
+        let fresh = Clock {
+            epoch: self.floor_epoch,
+            fence: Fence::OPEN,
+            in_flight: 0,
+        };
+        self.tables.entry(table).or_insert(fresh)
+    }
+}
+
+#[cfg(test)]
+mod tests;
