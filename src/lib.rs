@@ -1,5 +1,6 @@
 //! pgladder: the performance ladder for PostgreSQL as one binary.
 
+pub mod cache;
 pub mod catalog;
 pub mod freshness;
 pub mod protocol;

@@ -1,0 +1,144 @@
+//! Single-flight: one execution for any number of readers who ask for the same at once.
+//!
+//! Called by the session on a miss. Invariants: at most one flight per key runs; a reader shares a flight only if the
+//! clocks say so at the moment of joining; a flight whose leader vanishes ends as abandoned, so that a waiter takes its
+//! place. Waiting is cancel safe: a waiter that is dropped leaves nothing behind.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use super::entry::Entry;
+use super::key::Key;
+use crate::freshness::clocks::Note;
+
+/// How a flight ended.
+#[derive(Debug, Clone)]
+pub enum Outcome {
+    /// Still running.
+    Running,
+    /// The answer, for all who shared the flight; whether the store kept it is another matter.
+    Answered(Arc<Entry>),
+    /// The server refused the statement: its ErrorResponse, as it came.
+    Failed(bytes::Bytes),
+    /// No answer to share: too large, not cacheable after all, or the leader is gone.
+    Abandoned,
+}
+
+/// A reader's place.
+#[derive(Debug)]
+pub enum Seat {
+    /// Nobody runs this: the reader executes, and tells the others through the permit.
+    Lead(Permit),
+    /// A flight runs whose answer the reader may share.
+    Share(Waiter),
+    /// A flight runs that began too early for this reader: it waits for its end, then asks for a seat again.
+    Queue(Waiter),
+}
+
+#[derive(Debug)]
+struct Flight {
+    note: Note,
+    outcome: watch::Receiver<Outcome>,
+}
+
+/// The flights that run now.
+#[derive(Debug, Default)]
+pub struct Flights {
+    running: Arc<Mutex<HashMap<Key, Flight>>>,
+}
+
+impl Flights {
+    /// A seat for a reader of `key` whose own note is `note`. `may_share` judges the note of a running flight.
+    pub fn seat(&self, key: &Key, note: &Note, may_share: impl FnOnce(&Note) -> bool) -> Seat {
+        let mut running = self.running.lock();
+        if let Some(flight) = running.get(key) {
+            let waiter = Waiter(flight.outcome.clone());
+            return if may_share(&flight.note) {
+                Seat::Share(waiter)
+            } else {
+                Seat::Queue(waiter)
+            };
+        }
+        let (sender, outcome) = watch::channel(Outcome::Running);
+        running.insert(
+            key.clone(),
+            Flight {
+                note: note.clone(),
+                outcome,
+            },
+        );
+        Seat::Lead(Permit {
+            key: key.clone(),
+            sender,
+            running: Arc::clone(&self.running),
+        })
+    }
+
+    /// Number of flights that run now.
+    pub fn len(&self) -> usize {
+        self.running.lock().len()
+    }
+
+    /// Does none run?
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// The leader's right to end its flight. Dropped without a word, the flight ends as abandoned.
+#[derive(Debug)]
+pub struct Permit {
+    key: Key,
+    sender: watch::Sender<Outcome>,
+    running: Arc<Mutex<HashMap<Key, Flight>>>,
+}
+
+impl Permit {
+    /// Ends the flight: whoever comes later begins another.
+    pub fn finish(self, outcome: Outcome) {
+        self.sender.send_replace(outcome);
+    }
+
+    /// Does anybody but the leader wait for this flight?
+    pub fn is_awaited(&self) -> bool {
+        // One receiver is the flight's own, in the map.
+        self.sender.receiver_count() > 1
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.running.lock().remove(&self.key);
+        self.sender.send_if_modified(|outcome| {
+            let running = matches!(outcome, Outcome::Running);
+            if running {
+                *outcome = Outcome::Abandoned;
+            }
+            running
+        });
+    }
+}
+
+/// A place in a flight that another leads.
+#[derive(Debug)]
+pub struct Waiter(watch::Receiver<Outcome>);
+
+impl Waiter {
+    /// Waits until the flight ends. Cancel safe.
+    pub async fn outcome(mut self) -> Outcome {
+        match self
+            .0
+            .wait_for(|outcome| !matches!(outcome, Outcome::Running))
+            .await
+        {
+            Ok(outcome) => outcome.clone(),
+            Err(_) => Outcome::Abandoned,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,96 @@
+//! Who may share a flight, who waits for the next, and what happens when a leader vanishes.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::*;
+use crate::cache::entry::Answer;
+use crate::cache::key::{Form, Request};
+use crate::freshness::clocks::{Clocks, Scope};
+
+fn key() -> Key {
+    Key::of(&Request {
+        identity: b"",
+        generation: 1,
+        form: Form::Simple,
+        sql: b"q",
+        types: b"",
+        bind: b"",
+    })
+}
+
+fn answer(clocks: &Clocks) -> Outcome {
+    Outcome::Answered(Arc::new(Entry {
+        answer: Answer {
+            description: Bytes::new(),
+            rows: Bytes::from_static(b"rows"),
+        },
+        note: clocks.note(&[1]),
+        asked_at: Instant::now(),
+        ttl: Duration::from_secs(1),
+        cost: Duration::ZERO,
+    }))
+}
+
+fn seat(flights: &Flights, clocks: &Clocks) -> Seat {
+    flights.seat(&key(), &clocks.note(&[1]), |note| clocks.may_share(note))
+}
+
+#[tokio::test]
+async fn one_leads_and_all_others_get_its_answer() {
+    let (flights, clocks) = (Flights::default(), Clocks::new(1, 0));
+    let Seat::Lead(permit) = seat(&flights, &clocks) else {
+        panic!("the first leads")
+    };
+    assert!(!permit.is_awaited());
+    let Seat::Share(waiter) = seat(&flights, &clocks) else {
+        panic!("the second shares")
+    };
+    assert!(permit.is_awaited());
+    permit.finish(answer(&clocks));
+    let Outcome::Answered(entry) = waiter.outcome().await else {
+        panic!("an answer")
+    };
+    assert_eq!(entry.answer.rows, &b"rows"[..]);
+    assert!(flights.is_empty());
+    assert!(
+        matches!(seat(&flights, &clocks), Seat::Lead(_)),
+        "the next miss begins another flight"
+    );
+}
+
+#[tokio::test]
+async fn nobody_joins_across_a_write() {
+    let (flights, mut clocks) = (Flights::default(), Clocks::new(1, 0));
+    let Seat::Lead(permit) = seat(&flights, &clocks) else {
+        panic!("the first leads")
+    };
+    clocks.acknowledge(&Scope::Tables([1].into()), 1);
+    let Seat::Queue(waiter) = seat(&flights, &clocks) else {
+        panic!("it began before the write")
+    };
+    permit.finish(answer(&clocks));
+    assert!(matches!(waiter.outcome().await, Outcome::Answered(_)));
+    let Seat::Lead(_permit) = seat(&flights, &clocks) else {
+        panic!("one of those who queued leads")
+    };
+    assert!(
+        matches!(seat(&flights, &clocks), Seat::Share(_)),
+        "the others share its flight"
+    );
+}
+
+#[tokio::test]
+async fn a_leader_that_vanishes_leaves_its_place() {
+    let (flights, clocks) = (Flights::default(), Clocks::new(1, 0));
+    let Seat::Lead(permit) = seat(&flights, &clocks) else {
+        panic!("the first leads")
+    };
+    let Seat::Share(waiter) = seat(&flights, &clocks) else {
+        panic!("the second shares")
+    };
+    drop(permit);
+    assert!(matches!(waiter.outcome().await, Outcome::Abandoned));
+    assert!(matches!(seat(&flights, &clocks), Seat::Lead(_)));
+}
