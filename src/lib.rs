@@ -1,4 +1,6 @@
 //! pgladder: the performance ladder for PostgreSQL as one binary.
+//!
+//! Data flows one way, listener to session to route to cache or pool, and imports point the same way.
 
 pub mod cache;
 pub mod catalog;

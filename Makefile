@@ -1,0 +1,26 @@
+# The project's commands. `make test` is what the CI runs.
+#
+# Both need PostgreSQL's server programs; tests/support/postgres.sh finds them, or installs the system's package.
+# A target that cannot run for lack of something ends with exit status 3 and a line "NOT RUN: ..." (make itself shows 2).
+
+CARGO ?= cargo
+ARGS ?=
+
+.PHONY: help test lint
+
+help: ## Show the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile
+
+# Each recipe is one shell, so that the directory that was found reaches the commands after it.
+POSTGRES = bin=$$(sh tests/support/postgres.sh) || exit $$?; export PGLADDER_POSTGRES_BIN="$$bin"
+
+test: ## Format check, clippy, the whole test suite, documentation
+	@$(POSTGRES); set -e; \
+	echo "PostgreSQL: $$bin"; \
+	$(MAKE) --no-print-directory lint; \
+	$(CARGO) test --locked; \
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps
+
+lint: ## Format check and clippy only
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
