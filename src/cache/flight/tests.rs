@@ -1,4 +1,6 @@
 //! Who may share a flight, who waits for the next, and what happens when a leader vanishes.
+//!
+//! The clocks are the real ones; only the server is left out. Run by `cargo test`, on a single-threaded runtime.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,6 @@
-//! The store against a naive map, and its limits under a flood.
+//! The store against a naive list, and its limits.
+//!
+//! Run by `cargo test`. The naive list keeps order of use, tables and sizes, and is obviously right because it is slow.
 
 use std::time::{Duration, Instant};
 
