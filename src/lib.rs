@@ -6,4 +6,5 @@ pub mod cache;
 pub mod catalog;
 pub mod freshness;
 pub mod protocol;
+pub mod route;
 pub mod sql;

@@ -6,3 +6,4 @@
 
 pub mod clocks;
 pub mod fence;
+pub mod level;
