@@ -7,4 +7,5 @@ pub mod catalog;
 pub mod freshness;
 pub mod protocol;
 pub mod route;
+pub mod session;
 pub mod sql;
