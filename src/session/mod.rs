@@ -4,3 +4,4 @@
 //! which message of the client, are pure and stand in files of their own.
 
 pub mod answers;
+pub mod settings;
