@@ -5,3 +5,4 @@
 
 pub mod answers;
 pub mod settings;
+pub mod unit;
