@@ -4,6 +4,7 @@
 
 pub mod cache;
 pub mod catalog;
+pub mod demo;
 pub mod freshness;
 pub mod protocol;
 pub mod route;
