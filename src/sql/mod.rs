@@ -3,4 +3,20 @@
 //! Called by `catalog`, which resolves the names, and by `session`. It does no I/O and knows no database: a doubt about a
 //! text is a fact of its own, and leads to the primary.
 
+mod analyze;
+mod changes;
+mod expressions;
+mod fingerprint;
+pub mod functions;
+mod hints;
+pub mod ident;
+mod lexer;
+mod settings;
 pub mod statement;
+mod transaction;
+mod utility;
+mod walk;
+
+pub use analyze::{CLASSIFIED_BYTES_MAX, Unclassified, analyze};
+pub use fingerprint::fingerprint;
+pub use functions::{Purity, is_aggregate, is_builtin_operator, is_builtin_type, purity};
