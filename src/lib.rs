@@ -4,8 +4,10 @@
 
 pub mod cache;
 pub mod catalog;
+pub mod cluster;
 pub mod demo;
 pub mod freshness;
+pub mod pool;
 pub mod protocol;
 pub mod route;
 pub mod session;

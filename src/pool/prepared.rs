@@ -1,0 +1,140 @@
+//! Which prepared statements exist on one server connection, under the proxy's own names.
+//!
+//! Called by the session before it forwards a Bind. Two statements are the same only when their whole text and all their
+//! parameter types are equal; a hash alone never decides. It is bounded: what is evicted must be closed on the server, and
+//! waits in [`PreparedNames::take_evicted`] until the session has sent the Close. It does no I/O.
+
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use lru::LruCache;
+
+/// A statement as the server knows it: its text and the types the client declared, both exactly as sent.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct PreparedStatement {
+    /// The SQL, in the client's encoding.
+    pub sql: Bytes,
+    /// The declared type OIDs, 0 for undeclared ones.
+    pub types: Arc<[u32]>,
+}
+
+/// A name on one server connection; never given twice on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ServerName(pub u64);
+
+impl fmt::Display for ServerName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "pgladder_{}", self.0)
+    }
+}
+
+/// The statements of one connection, least recently used ones first out.
+#[derive(Debug)]
+pub struct PreparedNames {
+    names: LruCache<PreparedStatement, ServerName>,
+    evicted: Vec<ServerName>,
+    next: u64,
+}
+
+impl PreparedNames {
+    /// No statements yet, at most `statements_max` of them at a time.
+    pub fn new(statements_max: NonZeroUsize) -> Self {
+        Self {
+            names: LruCache::new(statements_max),
+            evicted: Vec::new(),
+            next: 1,
+        }
+    }
+
+    /// The name under which the server already has this statement; it counts as used.
+    pub fn find(&mut self, statement: &PreparedStatement) -> Option<ServerName> {
+        self.names.get(statement).copied()
+    }
+
+    /// A fresh name for a statement that the caller is about to Parse. A statement it displaces must be closed on the server,
+    /// after everything already sent that uses it.
+    pub fn insert(&mut self, statement: PreparedStatement) -> ServerName {
+        let name = ServerName(self.next);
+        self.next += 1;
+        if let Some((_, displaced)) = self.names.push(statement, name) {
+            self.evicted.push(displaced);
+        }
+        name
+    }
+
+    /// Forgets a statement whose Parse the server refused, or that must be parsed anew.
+    pub fn forget(&mut self, statement: &PreparedStatement) -> Option<ServerName> {
+        self.names.pop(statement)
+    }
+
+    /// Forgets all: the server ran DISCARD ALL or DEALLOCATE ALL. Names are still not reused.
+    pub fn clear(&mut self) {
+        self.names.clear();
+        self.evicted.clear();
+    }
+
+    /// The names that the caller must close on the server; they are forgotten here.
+    pub fn take_evicted(&mut self) -> Vec<ServerName> {
+        std::mem::take(&mut self.evicted)
+    }
+
+    /// How many names wait to be closed.
+    pub fn evicted(&self) -> &[ServerName] {
+        &self.evicted
+    }
+
+    /// How many statements the server has.
+    pub fn len(&self) -> usize {
+        self.names.len()
+    }
+
+    /// True when the server has none.
+    pub fn is_empty(&self) -> bool {
+        self.names.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn statement(sql: &'static str, types: &[u32]) -> PreparedStatement {
+        PreparedStatement {
+            sql: Bytes::from_static(sql.as_bytes()),
+            types: types.into(),
+        }
+    }
+
+    #[test]
+    fn the_same_text_with_other_types_is_another_statement() {
+        let mut names = PreparedNames::new(NonZeroUsize::new(4).expect("not zero"));
+        let first = names.insert(statement("select $1", &[23]));
+        assert_eq!(names.find(&statement("select $1", &[23])), Some(first));
+        assert_eq!(names.find(&statement("select $1", &[25])), None);
+        assert_eq!(first.to_string(), "pgladder_1");
+    }
+
+    #[test]
+    fn the_least_recently_used_name_waits_to_be_closed() {
+        let mut names = PreparedNames::new(NonZeroUsize::new(2).expect("not zero"));
+        let a = names.insert(statement("a", &[]));
+        let b = names.insert(statement("b", &[]));
+        assert_eq!(names.find(&statement("a", &[])), Some(a));
+        names.insert(statement("c", &[]));
+        assert_eq!(names.take_evicted(), vec![b]);
+        assert_eq!(names.take_evicted(), vec![]);
+        assert_eq!(names.len(), 2);
+    }
+
+    #[test]
+    fn a_statement_inserted_again_closes_its_older_name_and_names_are_not_reused() {
+        let mut names = PreparedNames::new(NonZeroUsize::new(2).expect("not zero"));
+        let old = names.insert(statement("a", &[]));
+        let new = names.insert(statement("a", &[]));
+        assert_eq!(names.take_evicted(), vec![old]);
+        names.clear();
+        assert!(names.insert(statement("a", &[])) > new);
+    }
+}
