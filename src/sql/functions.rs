@@ -53,7 +53,7 @@ fn line_of(name: &str) -> Option<&'static str> {
     let mut low = 0;
     let mut high = TABLE.len();
     while low < high {
-        let middle = (low + high) / 2;
+        let middle = usize::midpoint(low, high);
         let start = TABLE.as_bytes()[..middle]
             .iter()
             .rposition(|b| *b == b'\n')

@@ -134,7 +134,8 @@ pub(crate) fn lex(sql: &str) -> Option<Lexed<'_>> {
         if start >= sql.len() {
             return Some(out);
         }
-        if let Some(end) = lexer.comment()? {
+        let end = lexer.comment()?;
+        if end > start {
             out.comments.push(&sql[start..end]);
             lexer.at = end;
             continue;
@@ -175,18 +176,18 @@ impl Lexer<'_> {
         }
     }
 
-    /// End of the comment that begins here, if one does.
-    fn comment(&self) -> Option<Option<usize>> {
+    /// End of the comment that begins here, or this very place where none does; `None` if it is not terminated.
+    fn comment(&self) -> Option<usize> {
         if self.byte(0) == b'-' && self.byte(1) == b'-' {
             let rest = &self.bytes[self.at..];
             let len = rest
                 .iter()
                 .position(|b| matches!(b, b'\n' | b'\r'))
                 .unwrap_or(rest.len());
-            return Some(Some(self.at + len));
+            return Some(self.at + len);
         }
         if self.byte(0) != b'/' || self.byte(1) != b'*' {
-            return Some(None);
+            return Some(self.at);
         }
         let mut depth = 0u32;
         let mut at = self.at;
@@ -200,7 +201,7 @@ impl Lexer<'_> {
                     depth -= 1;
                     at += 2;
                     if depth == 0 {
-                        return Some(Some(at));
+                        return Some(at);
                     }
                 }
                 _ => at += 1,
@@ -221,9 +222,8 @@ impl Lexer<'_> {
             (b'u' | b'U', b'&', b'"') => self.quoted(2, b'"', false, Lexeme::UnicodeQuoted),
             (b'$', ..) => self.dollar(),
             (b'0'..=b'9', ..) | (b'.', b'0'..=b'9', _) => Some(self.number()),
-            (b'(' | b')' | b'[' | b']' | b',' | b';', ..) => Some(self.punctuation(1)),
             (b':', b':' | b'=', _) | (b'.', b'.', _) => Some(self.punctuation(2)),
-            (b':' | b'.', ..) => Some(self.punctuation(1)),
+            (b'(' | b')' | b'[' | b']' | b',' | b';' | b':' | b'.', ..) => Some(self.punctuation(1)),
             _ if begins_word(first) => {
                 while continues_word(self.byte(0)) {
                     self.at += 1;

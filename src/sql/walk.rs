@@ -108,10 +108,10 @@ impl Walk {
         if unquoted_only {
             self.doubt(Doubt::OnlyName);
         }
-        if let Some(name) = self.name(relation) {
-            if name.schema.is_some() || !self.scope.contains(&name.name) {
-                self.reads.push(name);
-            }
+        if let Some(name) = self.name(relation)
+            && (name.schema.is_some() || !self.scope.contains(&name.name))
+        {
+            self.reads.push(name);
         }
     }
 
@@ -308,7 +308,7 @@ impl Walk {
         for item in items {
             match item {
                 SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, alias: _ } => {
-                    self.expr(expr)
+                    self.expr(expr);
                 }
                 SelectItem::ExprWithAliases { .. } => self.doubt(Doubt::Opaque),
                 SelectItem::QualifiedWildcard(kind, options) => {
