@@ -185,7 +185,7 @@ mod tests {
     #[test]
     fn classes() {
         let check = |name: &str, args: u16, want: Option<Purity>| {
-            assert_eq!(purity(name, args), want, "{name}/{args}")
+            assert_eq!(purity(name, args), want, "{name}/{args}");
         };
         check("abs", 1, Some(Purity::Immutable));
         check("age", 1, Some(Purity::ReadsClock));

@@ -58,23 +58,23 @@ fn read(list: &str, hints: &mut Hints) {
 mod tests {
     use super::*;
 
-    fn check(comment: &str, want: Hints) {
-        assert_eq!(hints(&[comment]), want, "{comment}");
+    fn check(comment: &str, want: &Hints) {
+        assert_eq!(&hints(&[comment]), want, "{comment}");
     }
 
     #[test]
     fn comments() {
-        check("/* nothing for us */", Hints::default());
+        check("/* nothing for us */", &Hints::default());
         check(
             "/*pgladder: route=primary*/",
-            Hints {
+            &Hints {
                 route: Some(RouteHint::Primary),
                 ..Hints::default()
             },
         );
         check(
             "-- pgladder: route=replica cache=off",
-            Hints {
+            &Hints {
                 route: Some(RouteHint::Replica),
                 cache: Some(false),
                 ..Hints::default()
@@ -82,7 +82,7 @@ mod tests {
         );
         check(
             "/* pgladder: freshness=bounded 5s cache=on */",
-            Hints {
+            &Hints {
                 freshness: Some("bounded 5s".into()),
                 cache: Some(true),
                 ..Hints::default()
@@ -90,7 +90,7 @@ mod tests {
         );
         check(
             "/* pgladder: rout=primary cache=maybe x */",
-            Hints {
+            &Hints {
                 unknown: vec!["rout=primary".into(), "cache=maybe".into(), "x".into()],
                 ..Hints::default()
             },
