@@ -69,9 +69,7 @@ fn split<'t, 'a>(tokens: &'t [Token<'a>]) -> Option<Vec<&'t [Token<'a>]>> {
             depth += 1;
         } else if token.is(")") || token.is("]") {
             depth = depth.checked_sub(1)?;
-        } else if token.is_word("begin") && tokens.get(at + 1).is_some_and(|t| t.is_word("atomic"))
-            || blocks > 0 && token.is_word("case")
-        {
+        } else if opens_block(tokens, at, blocks) {
             blocks += 1;
         } else if blocks > 0 && token.is_word("end") {
             blocks -= 1;
@@ -86,6 +84,12 @@ fn split<'t, 'a>(tokens: &'t [Token<'a>]) -> Option<Vec<&'t [Token<'a>]>> {
         parts.push(&tokens[start..]);
     }
     (depth == 0 && blocks == 0).then_some(parts)
+}
+
+/// BEGIN ATOMIC of an SQL function's body, or a CASE inside it, which also ends with END.
+fn opens_block(tokens: &[Token<'_>], at: usize, blocks: usize) -> bool {
+    let atomic = tokens[at].is_word("begin") && tokens.get(at + 1).is_some_and(|t| t.is_word("atomic"));
+    atomic || (blocks > 0 && tokens[at].is_word("case"))
 }
 
 fn first_word(sql: &str) -> &str {
@@ -117,10 +121,7 @@ fn unknown(word: &str) -> Statement {
 fn facts(sql: &str, tokens: &[Token<'_>], nesting: u32) -> Statement {
     let mut statement = match recognise(tokens) {
         Some(utility) => with_inner(sql, utility, nesting),
-        None => parsed(sql, tokens).unwrap_or_else(|| Statement {
-            doubts: token_doubts(tokens),
-            ..unknown(tokens.first().map_or("", |t| t.text))
-        }),
+        None => parsed(sql, tokens).unwrap_or_else(|| unknown(tokens.first().map_or("", |t| t.text))),
     };
     settle(&mut statement);
     statement

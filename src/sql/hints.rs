@@ -59,7 +59,7 @@ mod tests {
     use super::*;
 
     fn check(comment: &str, want: &Hints) {
-        assert_eq!(hints(&[comment]), *want, "{comment}");
+        assert_eq!(&hints(&[comment]), want, "{comment}");
     }
 
     #[test]

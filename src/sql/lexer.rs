@@ -134,7 +134,8 @@ pub(crate) fn lex(sql: &str) -> Option<Lexed<'_>> {
         if start >= sql.len() {
             return Some(out);
         }
-        if let Some(end) = lexer.comment().ok()? {
+        let end = lexer.comment()?;
+        if end > start {
             out.comments.push(&sql[start..end]);
             lexer.at = end;
             continue;
@@ -164,9 +165,6 @@ fn continues_word(byte: u8) -> bool {
 
 const OPERATOR_BYTES: &[u8] = b"+-*/<>=~!@#%^&|`?";
 
-/// A comment that begins and never ends.
-struct Unterminated;
-
 impl Lexer<'_> {
     fn byte(&self, offset: usize) -> u8 {
         self.bytes.get(self.at + offset).copied().unwrap_or(0)
@@ -178,18 +176,18 @@ impl Lexer<'_> {
         }
     }
 
-    /// End of the comment that begins here, if one does.
-    fn comment(&self) -> Result<Option<usize>, Unterminated> {
+    /// End of the comment that begins here, or this very place where none does; `None` if it is not terminated.
+    fn comment(&self) -> Option<usize> {
         if self.byte(0) == b'-' && self.byte(1) == b'-' {
             let rest = &self.bytes[self.at..];
             let len = rest
                 .iter()
                 .position(|b| matches!(b, b'\n' | b'\r'))
                 .unwrap_or(rest.len());
-            return Ok(Some(self.at + len));
+            return Some(self.at + len);
         }
         if self.byte(0) != b'/' || self.byte(1) != b'*' {
-            return Ok(None);
+            return Some(self.at);
         }
         let mut depth = 0u32;
         let mut at = self.at;
@@ -203,13 +201,13 @@ impl Lexer<'_> {
                     depth -= 1;
                     at += 2;
                     if depth == 0 {
-                        return Ok(Some(at));
+                        return Some(at);
                     }
                 }
                 _ => at += 1,
             }
         }
-        Err(Unterminated)
+        None
     }
 
     fn token(&mut self) -> Option<Lexeme> {

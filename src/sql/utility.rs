@@ -192,10 +192,11 @@ fn discard(mut at: Cursor<'_, '_>) -> Option<Kind> {
 }
 
 fn deallocate(mut at: Cursor<'_, '_>) -> Option<Kind> {
-    let after_word = at.rest().len() > 1 && at.eat(&["prepare"]);
+    if at.rest().len() > 1 {
+        at.eat(&["prepare"]);
+    }
     let all = at.peek()?.is_word("all");
     let name = at.ident()?;
-    let _ = after_word;
     at.done().then_some(Kind::Deallocate((!all).then_some(name)))
 }
 
