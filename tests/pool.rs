@@ -1,42 +1,241 @@
-//! Server connections against a real server: they are lent again, closed when dirty, and refused with the real reason.
+//! The pools against a real PostgreSQL that each test starts for itself and stops again.
 //!
-//! It starts PostgreSQL itself and fails loudly where PostgreSQL is not installed. Deadlines bound every wait.
+//! What is proved: leases come back or are closed, limits hold, errors are told at once and in the server's own words, a cancel
+//! reaches its query, and callers that give up leave nothing behind. It needs the PostgreSQL server's binaries.
 
 use std::collections::HashMap;
+use std::future::Future;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::task::{Context, Waker};
 use std::time::Duration;
 
+use bytes::BytesMut;
+use pgladder::cluster::NodeId;
+use pgladder::pool::{
+    Address, Credentials, Lease, PoolError, PoolKey, PoolSettings, Pools, SampleNumbers, Secret, ServerTls,
+    TlsMode,
+};
+use postgres_protocol::message::frontend;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Instant;
 
-use pgladder::cluster::NodeId;
-use pgladder::demo::cluster::{Options, ThrowAwayCluster};
-use pgladder::pool::{FirstOf, PoolError, PoolKey, PoolSettings, Pools, SampleNumbers, ServerTls, TlsMode};
+const NODE: NodeId = NodeId(0);
 
-struct Zero;
+struct Postgres {
+    directory: tempfile::TempDir,
+    child: Child,
+    port: u16,
+}
 
-impl SampleNumbers for Zero {
-    fn next_sample_number(&self, _: NodeId) -> u64 {
-        0
+/// The newest installation on this machine.
+fn binaries() -> PathBuf {
+    let mut found: Vec<_> = std::fs::read_dir("/usr/lib/postgresql")
+        .map(|entries| entries.flatten().map(|entry| entry.path().join("bin")).collect())
+        .unwrap_or_default();
+    found.extend(std::env::var_os("PATH").iter().flat_map(std::env::split_paths));
+    found.sort();
+    let usable = found.into_iter().rev().find(|path| path.join("initdb").exists());
+    usable.expect("PostgreSQL's server binaries; on Debian: apt-get install postgresql")
+}
+
+/// A command that runs as an unprivileged user, because PostgreSQL refuses to run as root.
+fn command(program: &Path) -> Command {
+    if nix::unistd::Uid::effective().is_root() {
+        let mut command = Command::new("setpriv");
+        command
+            .args(["--reuid=nobody", "--regid=nogroup", "--clear-groups"])
+            .arg(program);
+        command
+    } else {
+        Command::new(program)
     }
 }
 
-fn pools(port: u16, size: u32, queue_max: usize) -> Arc<Pools> {
-    let settings = PoolSettings {
+impl Postgres {
+    fn start() -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let data = directory.path().join("data");
+        std::fs::create_dir(&data).expect("the data directory");
+        if nix::unistd::Uid::effective().is_root() {
+            let nobody = nix::unistd::User::from_name("nobody")
+                .expect("users")
+                .expect("the user nobody");
+            for path in [directory.path(), &data] {
+                nix::unistd::chown(path, Some(nobody.uid), Some(nobody.gid)).expect("chown");
+            }
+        }
+        let mut initdb = command(&binaries().join("initdb"));
+        initdb
+            .args([
+                "-U",
+                "admin",
+                "-A",
+                "trust",
+                "-E",
+                "UTF8",
+                "--locale=C",
+                "-N",
+                "-D",
+            ])
+            .arg(&data);
+        let made = initdb.output().expect("initdb runs");
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        let access = "host all md5user 127.0.0.1/32 md5\nhost all scramuser 127.0.0.1/32 scram-sha-256\n\
+                      host all plainuser 127.0.0.1/32 password\nhost all all 127.0.0.1/32 trust\n\
+                      local all all trust\n";
+        std::fs::write(data.join("pg_hba.conf"), access).expect("pg_hba.conf");
+        let port = TcpListener::bind("127.0.0.1:0")
+            .expect("a port")
+            .local_addr()
+            .expect("bound")
+            .port();
+        let child = Self::spawn(directory.path(), port);
+        let server = Self {
+            directory,
+            child,
+            port,
+        };
+        server.wait_until_ready();
+        for sql in [
+            "set password_encryption = 'md5'; create role md5user login password 'secret'",
+            "set password_encryption = 'scram-sha-256'; create role scramuser login password 'secret'",
+            "create role plainuser login password 'secret'",
+        ] {
+            server.psql(sql);
+        }
+        server
+    }
+
+    fn spawn(directory: &Path, port: u16) -> Child {
+        let mut server = command(&binaries().join("postgres"));
+        server
+            .arg("-D")
+            .arg(directory.join("data"))
+            .arg("-k")
+            .arg(directory);
+        server.args([
+            "-p",
+            &port.to_string(),
+            "-c",
+            "listen_addresses=127.0.0.1",
+            "-c",
+            "fsync=off",
+        ]);
+        server
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("postgres starts")
+    }
+
+    fn wait_until_ready(&self) {
+        let end = std::time::Instant::now() + Duration::from_secs(30);
+        while !self.try_psql("select 1").status.success() {
+            assert!(std::time::Instant::now() < end, "the server did not come up");
+            std::thread::yield_now();
+        }
+    }
+
+    fn try_psql(&self, sql: &str) -> std::process::Output {
+        let mut psql = Command::new("psql");
+        psql.args([
+            "-XAtq",
+            "-h",
+            "127.0.0.1",
+            "-U",
+            "admin",
+            "-d",
+            "postgres",
+            "-c",
+            sql,
+        ]);
+        psql.env("PGPORT", self.port.to_string())
+            .output()
+            .expect("psql runs")
+    }
+
+    fn psql(&self, sql: &str) -> String {
+        let output = self.try_psql(sql);
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+
+    /// Backends of the pools, which bear their application's name.
+    fn backends(&self) -> usize {
+        let count = "select count(*) from pg_stat_activity where application_name = 'pgladder'";
+        self.psql(count).parse().expect("a number")
+    }
+
+    fn pools(&self, settings: PoolSettings) -> Arc<Pools> {
+        self.pools_with(settings, Some(Secret::Password("secret".to_owned().into())))
+    }
+
+    fn pools_with(&self, settings: PoolSettings, secret: Option<Secret>) -> Arc<Pools> {
+        let address = Address::Tcp {
+            host: "127.0.0.1".into(),
+            port: self.port,
+        };
+        let tls = ServerTls::new(TlsMode::Prefer, None).expect("TLS needs no files");
+        Pools::new(
+            settings,
+            HashMap::from([(NODE, address)]),
+            tls,
+            Arc::new(Fixed(secret)),
+            Arc::new(Seven),
+        )
+    }
+
+    /// Ends the postmaster at once, by its own pid; its children notice and leave.
+    fn kill(&mut self) {
+        self.child.kill().expect("the postmaster is ours");
+        self.child.wait().expect("it ended");
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        // SIGQUIT lets the postmaster take its children with it.
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(self.child.id()).expect("a pid"));
+        if nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGQUIT).is_ok() {
+            self.child.wait().expect("the postmaster ends");
+        }
+        assert!(self.directory.path().exists());
+    }
+}
+
+struct Fixed(Option<Secret>);
+
+impl Credentials for Fixed {
+    fn secret(&self, _: &str, _: &str, _: &str, _: u16) -> Option<Secret> {
+        self.0.clone()
+    }
+}
+
+struct Seven;
+
+impl SampleNumbers for Seven {
+    fn next_sample_number(&self, _: NodeId) -> u64 {
+        7
+    }
+}
+
+fn settings(size: u32) -> PoolSettings {
+    PoolSettings {
         size,
-        queue_max,
         ..PoolSettings::default()
-    };
-    let nodes = HashMap::from([(
-        NodeId(0),
-        format!("127.0.0.1:{port}").parse().expect("an address"),
-    )]);
-    let tls = ServerTls::new(TlsMode::Disable, None).expect("no files to read");
-    Pools::new(settings, nodes, tls, Arc::new(FirstOf::default()), Arc::new(Zero))
+    }
 }
 
 fn key(user: &str) -> PoolKey {
     PoolKey {
-        node: NodeId(0),
+        node: NODE,
         database: "postgres".into(),
         user: user.into(),
     }
@@ -46,51 +245,393 @@ fn soon() -> Instant {
     Instant::now() + Duration::from_secs(20)
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn connections_are_lent_and_refused() {
-    let options = Options {
-        replicas: 0,
-        label: "pool-".to_owned(),
-        ..Options::default()
-    };
-    let cluster = ThrowAwayCluster::start(options).await.expect("a server");
-    let pools = pools(cluster.port(0), 1, 0);
+async fn lease(pools: &Pools, user: &str) -> Lease {
+    pools.lease(&key(user), soon()).await.expect("a lease")
+}
 
-    let lease = pools.lease(&key("postgres"), soon()).await.expect("a connection");
-    let first = lease.id;
-    assert_eq!(&*lease.login.default_transaction_isolation, "read committed");
-    assert!(!lease.login.in_recovery && lease.parameters.contains_key("server_version"));
-    let full = pools.lease(&key("postgres"), soon()).await;
-    assert!(
-        matches!(full, Err(PoolError::QueueFull { .. })),
-        "one connection, lent, and no queue: {full:?}"
-    );
-    drop(lease);
+/// Waits for a condition of another process, for as long as it may reasonably take.
+async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let end = soon();
+    while !holds() {
+        assert!(Instant::now() < end, "{what} did not come true");
+        tokio::task::yield_now().await;
+    }
+}
 
-    let mut lease = pools.lease(&key("postgres"), soon()).await.expect("a connection");
-    assert_eq!(lease.id, first, "a clean connection is lent again");
+async fn send(lease: &mut Lease, sql: &str) {
+    let mut query = BytesMut::new();
+    frontend::query(sql, &mut query).expect("a query");
     lease.dirty = true;
-    drop(lease);
-    let lease = pools.lease(&key("postgres"), soon()).await.expect("a connection");
-    assert_ne!(lease.id, first, "a dirty connection is closed");
-    drop(lease);
+    lease.stream.write_all(&query).await.expect("sent");
+}
 
-    let refused = pools
-        .lease(&key("nobody_of_that_name"), soon())
-        .await
-        .expect_err("no such role");
+/// Reads up to ReadyForQuery idle, as a session does, and returns all bytes.
+async fn answer(lease: &mut Lease) -> Vec<u8> {
+    let mut all = Vec::new();
+    while !all.ends_with(b"Z\0\0\0\x05I") {
+        assert_ne!(
+            lease.stream.read_buf(&mut all).await.expect("read"),
+            0,
+            "the server left"
+        );
+    }
+    lease.dirty = false;
+    all
+}
+
+fn contains(bytes: &[u8], text: &str) -> bool {
+    bytes.windows(text.len()).any(|window| window == text.as_bytes())
+}
+
+#[tokio::test]
+async fn a_lease_comes_back_and_is_lent_again_with_its_facts() {
+    let server = Postgres::start();
+    let pools = server.pools(settings(2));
+    let first = lease(&pools, "admin").await;
+    let (id, process) = (first.id, first.process);
+    assert_eq!(&*first.login.session_user, "admin");
+    assert_eq!(&*first.login.default_transaction_isolation, "read committed");
+    assert!(!first.login.in_recovery && !first.login.default_transaction_read_only);
+    assert_eq!(&*first.login.search_path, "\"$user\", public");
+    let identifier = server.psql("select system_identifier from pg_control_system()");
     assert_eq!(
-        refused.sqlstate(),
-        "28000",
-        "the server's own reason, at once: {refused}"
+        first.login.system_identifier.map(|id| id.to_string()),
+        Some(identifier)
     );
-    cluster.shut_down().await.expect("it ends");
-    let dead = pools
-        .lease(&key("somebody_else"), soon())
+    let version = server.psql("show server_version_num");
+    assert_eq!(first.login.server_version_num.to_string(), version);
+    assert_eq!(
+        first.login.settings.get("client_encoding").map(AsRef::as_ref),
+        Some("UTF8")
+    );
+    let started = "select to_char(backend_start at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS.US') \
+                   from pg_stat_activity where pid = ";
+    assert_eq!(
+        &*first.login.backend_start,
+        server.psql(&format!("{started}{process}"))
+    );
+    assert_eq!(first.opened_at_sample, 7);
+    assert_eq!(
+        first.parameters.get("server_encoding").map(AsRef::as_ref),
+        Some("UTF8")
+    );
+    drop(first);
+    let mut again = lease(&pools, "admin").await;
+    assert_eq!((again.id, again.process), (id, process));
+    send(&mut again, "select 'still ' || 'works'").await;
+    assert!(contains(&answer(&mut again).await, "still works"));
+}
+
+#[tokio::test]
+async fn a_denied_identifier_is_unknown_and_no_error() {
+    let server = Postgres::start();
+    server.psql("revoke execute on function pg_control_system() from public");
+    let pools = server.pools(settings(1));
+    let lease = lease(&pools, "plainuser").await;
+    assert_eq!(lease.login.system_identifier, None);
+    assert_eq!(&*lease.login.session_user, "plainuser");
+}
+
+#[tokio::test]
+async fn a_dirty_lease_is_closed() {
+    let server = Postgres::start();
+    let pools = server.pools(settings(1));
+    let mut dirty = lease(&pools, "admin").await;
+    let id = dirty.id;
+    send(&mut dirty, "select 1").await;
+    drop(dirty);
+    let mut next = lease(&pools, "admin").await;
+    assert_ne!(next.id, id);
+    send(&mut next, "select 'mine'").await;
+    assert!(contains(&answer(&mut next).await, "mine"));
+    eventually("the dirty backend is gone", || server.backends() == 1).await;
+}
+
+#[tokio::test]
+async fn every_password_method_logs_in_and_a_wrong_one_is_told_at_once() {
+    let server = Postgres::start();
+    let pools = server.pools(settings(1));
+    for user in ["md5user", "scramuser", "plainuser"] {
+        assert_eq!(&*lease(&pools, user).await.login.session_user, user);
+    }
+    let wrong = server.pools_with(settings(1), Some(Secret::Password("wrong".to_owned().into())));
+    for user in ["md5user", "scramuser", "plainuser"] {
+        let begun = Instant::now();
+        match wrong.lease(&key(user), soon()).await {
+            Err(PoolError::Refused(refusal)) => {
+                assert_eq!(&*refusal.sqlstate, "28P01");
+                assert!(
+                    refusal.message.contains("password authentication failed"),
+                    "{}",
+                    refusal.message
+                );
+                assert_eq!(refusal.frame[0], b'E');
+            }
+            other => panic!("{user}: {other:?}"),
+        }
+        assert!(begun.elapsed() < Duration::from_secs(5), "the error came late");
+    }
+    let none = server.pools_with(settings(1), None);
+    assert!(matches!(
+        none.lease(&key("scramuser"), soon()).await,
+        Err(PoolError::Connect(_))
+    ));
+}
+
+#[tokio::test]
+async fn scram_keys_and_an_md5_hash_log_in_without_the_password() {
+    let server = Postgres::start();
+    let stored = server.psql("select rolpassword from pg_authid where rolname = 'md5user'");
+    let pools = server.pools_with(settings(1), Some(Secret::Md5Hash(stored)));
+    assert_eq!(&*lease(&pools, "md5user").await.login.session_user, "md5user");
+    let verifier = server.psql("select rolpassword from pg_authid where rolname = 'scramuser'");
+    let (client, server_key) = keys_of(&verifier, "secret");
+    let secret = |server_key| Secret::ScramKeys {
+        client_key: client.into(),
+        server_key: <[u8; 32]>::into(server_key),
+    };
+    let pools = server.pools_with(settings(1), Some(secret(server_key)));
+    assert_eq!(&*lease(&pools, "scramuser").await.login.session_user, "scramuser");
+    let impostor = server.pools_with(settings(1), Some(secret([0; 32])));
+    let refused = impostor
+        .lease(&key("scramuser"), soon())
         .await
-        .expect_err("the server is gone");
+        .expect_err("the server cannot prove itself");
+    assert!(refused.to_string().contains("signature is wrong"), "{refused}");
+}
+
+/// The ClientKey and ServerKey of a verifier whose password is known.
+fn keys_of(verifier: &str, password: &str) -> ([u8; 32], [u8; 32]) {
+    use base64::Engine;
+    use base64::engine::general_purpose::STANDARD;
+    use hmac::{Hmac, KeyInit, Mac};
+    let mac = |key: &[u8], parts: &[&[u8]]| -> [u8; 32] {
+        let mut mac = Hmac::<sha2::Sha256>::new_from_slice(key).expect("any key");
+        for part in parts {
+            mac.update(part);
+        }
+        mac.finalize().into_bytes().into()
+    };
+    let rest = verifier.strip_prefix("SCRAM-SHA-256$").expect("a verifier");
+    let (iterations, rest) = rest.split_once(':').expect("iterations");
+    let (salt, _) = rest.split_once('$').expect("a salt");
+    let salt = STANDARD.decode(salt).expect("base64");
+    let mut round = mac(password.as_bytes(), &[&salt, &[0, 0, 0, 1]]);
+    let mut salted = round;
+    for _ in 1..iterations.parse::<u32>().expect("a number") {
+        round = mac(password.as_bytes(), &[&round]);
+        salted
+            .iter_mut()
+            .zip(round)
+            .for_each(|(byte, mask)| *byte ^= mask);
+    }
+    (mac(&salted, &[b"Client Key"]), mac(&salted, &[b"Server Key"]))
+}
+
+#[tokio::test]
+async fn a_full_queue_refuses_and_a_deadline_ends_the_wait() {
+    let server = Postgres::start();
+    let pools = server.pools(PoolSettings {
+        queue_max: 1,
+        ..settings(1)
+    });
+    let held = lease(&pools, "admin").await;
+    let admin = key("admin");
+    let mut waiter = Box::pin(pools.lease(&admin, soon()));
     assert!(
-        !matches!(dead, PoolError::TimedOut),
-        "the connect error, not a timeout: {dead}"
+        waiter
+            .as_mut()
+            .poll(&mut Context::from_waker(Waker::noop()))
+            .is_pending()
     );
+    let full = pools.lease(&admin, soon()).await.expect_err("the queue is full");
+    assert!(matches!(full, PoolError::QueueFull { waiting: 1 }));
+    assert_eq!(full.sqlstate(), "53300");
+    drop(waiter);
+    let late = pools
+        .lease(&admin, Instant::now() + Duration::from_millis(20))
+        .await;
+    assert!(matches!(late, Err(PoolError::TimedOut)), "{late:?}");
+    drop(held);
+    assert_eq!(pools.snapshot()[0].waiting, 0);
+    lease(&pools, "admin").await;
+}
+
+#[tokio::test]
+async fn waiters_are_served_in_the_order_they_came() {
+    let server = Postgres::start();
+    let pools = server.pools(settings(1));
+    let watched = Arc::clone(&pools);
+    let held = lease(&pools, "admin").await;
+    let order = Arc::new(parking_lot::Mutex::new(Vec::new()));
+    let mut tasks = tokio::task::JoinSet::new();
+    for number in 0..5 {
+        let (pools, order) = (Arc::clone(&pools), Arc::clone(&order));
+        tasks.spawn(async move {
+            let _lease = lease(&pools, "admin").await;
+            order.lock().push(number);
+        });
+        eventually("the caller is in line", || {
+            watched.snapshot()[0].waiting == number + 1
+        })
+        .await;
+    }
+    drop(held);
+    tasks.join_all().await;
+    assert_eq!(*order.lock(), vec![0, 1, 2, 3, 4]);
+}
+
+#[tokio::test]
+async fn a_full_node_closes_the_oldest_idle_connection_of_another_pool() {
+    let server = Postgres::start();
+    let pools = server.pools(PoolSettings {
+        node_connections_max: 2,
+        ..settings(2)
+    });
+    let (oldest, newer) = (lease(&pools, "md5user").await, lease(&pools, "plainuser").await);
+    let newer_id = newer.id;
+    drop(oldest);
+    drop(newer);
+    let third = lease(&pools, "admin").await;
+    eventually("the cap holds on the server", || server.backends() == 2).await;
+    let idle: Vec<_> = pools
+        .snapshot()
+        .into_iter()
+        .map(|pool| (pool.key.user.to_string(), pool.idle))
+        .collect();
+    assert_eq!(
+        idle,
+        [
+            ("admin".into(), 0),
+            ("md5user".into(), 0),
+            ("plainuser".into(), 1)
+        ]
+    );
+    let newer = lease(&pools, "plainuser").await;
+    assert_eq!(newer.id, newer_id);
+    let full = pools
+        .lease(&key("md5user"), Instant::now() + Duration::from_millis(50))
+        .await;
+    assert!(
+        matches!(full, Err(PoolError::TooManyConnections { limit: 2 })),
+        "{full:?}"
+    );
+    // A connection that comes back to a pool where nobody waits makes room for the pool where somebody does.
+    let md5user = key("md5user");
+    let mut starving = Box::pin(pools.lease(&md5user, soon()));
+    assert!(
+        starving
+            .as_mut()
+            .poll(&mut Context::from_waker(Waker::noop()))
+            .is_pending()
+    );
+    drop(third);
+    starving.await.expect("the freed place");
+}
+
+#[tokio::test]
+async fn a_dead_server_gives_its_connect_error_at_once() {
+    let mut server = Postgres::start();
+    let pools = server.pools(settings(2));
+    let (idle, lent) = (lease(&pools, "admin").await, lease(&pools, "admin").await);
+    drop(idle);
+    server.kill();
+    drop(lent);
+    let begun = Instant::now();
+    eventually_refused(&pools).await;
+    assert!(begun.elapsed() < Duration::from_secs(10), "the error came late");
+}
+
+/// The backends of a killed postmaster take a moment to notice; until then an idle connection may still be lent.
+async fn eventually_refused(pools: &Pools) {
+    let end = soon();
+    loop {
+        match pools.lease(&key("admin"), soon()).await {
+            Err(error) => {
+                assert_eq!(error.sqlstate(), "08001");
+                assert!(
+                    error.to_string().contains("could not connect to 127.0.0.1"),
+                    "{error}"
+                );
+                return;
+            }
+            Ok(_) => assert!(Instant::now() < end, "a dead server is still lent"),
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_retired_generation_is_not_lent_again() {
+    let server = Postgres::start();
+    let pools = server.pools(settings(2));
+    let (idle, lent) = (lease(&pools, "admin").await, lease(&pools, "admin").await);
+    let old = [idle.id, lent.id];
+    drop(idle);
+    pools.retire(NODE);
+    drop(lent);
+    let fresh = [lease(&pools, "admin").await, lease(&pools, "admin").await];
+    assert!(fresh.iter().all(|lease| !old.contains(&lease.id)));
+    eventually("the old backends are gone", || server.backends() <= 2).await;
+}
+
+#[tokio::test]
+async fn a_connection_that_the_server_closed_is_not_lent() {
+    let server = Postgres::start();
+    let pools = server.pools(settings(1));
+    let first = lease(&pools, "admin").await;
+    let (id, process) = (first.id, first.process);
+    drop(first);
+    server.psql(&format!("select pg_terminate_backend({process}, 5000)"));
+    tokio::task::yield_now().await;
+    let next = lease(&pools, "admin").await;
+    assert_ne!(next.id, id);
+}
+
+#[tokio::test]
+async fn a_cancel_ends_the_query_it_is_for() {
+    let server = Postgres::start();
+    let pools = server.pools(settings(1));
+    let mut sleeper = lease(&pools, "admin").await;
+    send(&mut sleeper, "select pg_sleep(600)").await;
+    let asleep = format!(
+        "select count(*) from pg_stat_activity where pid = {} and wait_event = 'PgSleep'",
+        sleeper.process
+    );
+    eventually("the query runs", || server.psql(&asleep) == "1").await;
+    pools
+        .cancel(&sleeper.cancel_target())
+        .await
+        .expect("the cancel was taken");
+    assert!(contains(&answer(&mut sleeper).await, "57014"));
+}
+
+#[tokio::test]
+async fn callers_that_leave_at_any_moment_leave_nothing_behind() {
+    let server = Postgres::start();
+    let pools = server.pools(settings(3));
+    let admin = key("admin");
+    for polls in 0..40 {
+        let mut future = Box::pin(pools.lease(&admin, soon()));
+        for _ in 0..polls {
+            if future
+                .as_mut()
+                .poll(&mut Context::from_waker(Waker::noop()))
+                .is_ready()
+            {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+    let all = [
+        lease(&pools, "admin").await,
+        lease(&pools, "admin").await,
+        lease(&pools, "admin").await,
+    ];
+    assert_eq!(pools.snapshot()[0].lent, 3);
+    drop(all);
+    let after = &pools.snapshot()[0];
+    assert_eq!((after.lent, after.waiting, after.idle), (0, 0, 3));
+    eventually("the server sees the same connections", || server.backends() == 3).await;
 }

@@ -69,7 +69,7 @@ impl Default for PoolSettings {
             queue_max: 1024,
             connect_timeout: Duration::from_secs(5),
             idle_timeout: Duration::from_secs(600),
-            lifetime: Duration::from_secs(3_600),
+            lifetime: Duration::from_secs(3600),
             prepared_statements_max: 200,
             application_name: "pgladder".into(),
         }
