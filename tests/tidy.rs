@@ -23,7 +23,7 @@ const LAYERS: [&str; 11] = [
 /// The lowest layer, apart only because every layer may import it.
 const LOWEST: &str = "protocol";
 /// These stand beside the layers and may import everything.
-const BESIDE: [&str; 3] = ["admin", "cli", "demo"];
+const BESIDE: [&str; 4] = ["admin", "cli", "demo", "serve"];
 /// These may be imported by everything and import nothing.
 const LEAVES: [&str; 2] = ["config", "telemetry"];
 /// Bytes and facts in, bytes and facts out.

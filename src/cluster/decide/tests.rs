@@ -1,4 +1,6 @@
 //! The rules of `decide`, each as a short history of answers and the judgement after them.
+//!
+//! Nothing here connects: observations go in by hand, as the pollers would report them, and the decision is compared.
 
 use super::*;
 use crate::protocol::lsn::Lsn;
