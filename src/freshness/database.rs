@@ -100,6 +100,11 @@ impl Database {
         verdict
     }
 
+    /// The verdict on a text that cannot be read: it may do anything.
+    pub fn unread() -> Arc<Verdict> {
+        Arc::new(judge_without_catalog(unread()))
+    }
+
     /// The catalog, while it is known to hold.
     pub fn catalog(&self) -> Option<Arc<Catalog>> {
         let doubted = self.doubted.load(Ordering::SeqCst);
@@ -285,6 +290,11 @@ impl Writes {
         }
     }
 
+    /// Anything may change, and it cannot be told what.
+    pub fn is_unknown(&self) -> bool {
+        self.scope == Scope::Everything && self.catalog.is_none()
+    }
+
     /// Do objects of all databases change?
     pub fn is_global(&self) -> bool {
         self.catalog == Some(true)
@@ -301,20 +311,24 @@ pub struct Announced {
 
 /// The facts of a text; of one that is too long or not UTF-8, that nothing is known of it.
 fn read(sql: &[u8]) -> Arc<Script> {
-    let unread = |_| Script {
-        statements: vec![Statement {
-            kind: Kind::Other("".into()),
-            reads: Vec::new(),
-            writes: Vec::new(),
-            calls: Vec::new(),
-            types: Vec::new(),
-            operators: Vec::new(),
-            aggregates: false,
-            doubts: Vec::new(),
-        }],
-        hints: Hints::default(),
+    analyze(sql).map_or_else(|_| unread(), Arc::new)
+}
+
+fn unread() -> Arc<Script> {
+    let statement = Statement {
+        kind: Kind::Other("".into()),
+        reads: Vec::new(),
+        writes: Vec::new(),
+        calls: Vec::new(),
+        types: Vec::new(),
+        operators: Vec::new(),
+        aggregates: false,
+        doubts: Vec::new(),
     };
-    Arc::new(analyze(sql).unwrap_or_else(unread))
+    Arc::new(Script {
+        statements: vec![statement],
+        hints: Hints::default(),
+    })
 }
 
 #[cfg(test)]
