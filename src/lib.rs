@@ -5,6 +5,7 @@
 pub mod cache;
 pub mod catalog;
 pub mod cluster;
+pub mod config;
 pub mod demo;
 pub mod freshness;
 pub mod pool;
