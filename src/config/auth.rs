@@ -88,6 +88,11 @@ const QUERY: Text = Text {
     accepts: |text| text.contains("$1"),
 };
 
+const VARIABLE: Text = Text {
+    allowed: "the name of a variable that is set and not empty",
+    accepts: |text| !text.is_empty(),
+};
+
 const VERIFIER: Text = Text {
     allowed: "a verifier as in pg_authid, SCRAM-SHA-256$<iterations>:<salt>$<stored key>:<server key>",
     accepts: is_verifier,
@@ -133,7 +138,7 @@ fn read_user<'a>(
 ) -> Option<UserConfig> {
     let name = section.read_required("name", &NOT_EMPTY);
     let password = section.read_if_given("password", &NOT_EMPTY).map(Zeroizing::new);
-    let password_env = section.read_if_given("password_env", &NOT_EMPTY);
+    let password_env = section.read_if_given("password_env", &VARIABLE);
     let verifier = section.read_if_given("verifier", &VERIFIER).map(Zeroizing::new);
     let secrets = ["password", "password_env", "verifier"];
     if secrets.iter().filter(|name| section.is_given(name)).count() != 1 {
@@ -143,7 +148,7 @@ fn read_user<'a>(
     let of_variable = password_env.and_then(|name| {
         let found = variable(&name).map(|value| Zeroizing::new(value.to_owned()));
         if found.is_none() {
-            let allowed = "the name of a variable that is set and not empty".to_owned();
+            let allowed = VARIABLE.allowed.to_owned();
             section.object("password_env", Problem::NotAllowed { allowed });
         }
         found

@@ -25,6 +25,8 @@ pub struct ClusterConfig {
     pub return_percent: u32,
     /// ... in so many polls one after the other.
     pub return_samples: u32,
+    /// Time from one look for DDL made past the proxy to the next.
+    pub catalog_interval: Duration,
     /// How long a statement waits for a primary while there is none.
     pub primary_wait: Duration,
     /// The user that the proxy itself logs in as: by default `PGUSER`, else the user whose process this is.
@@ -43,6 +45,7 @@ impl Default for ClusterConfig {
             lag_bytes_max: Some(64 << 20),
             return_percent: 50,
             return_samples: 3,
+            catalog_interval: Duration::from_secs(5),
             primary_wait: Duration::from_secs(10),
             control_user: effective_user(),
             control_database: "postgres".to_owned(),
@@ -67,6 +70,11 @@ impl ClusterConfig {
         section.read("lag_bytes_max", &mut self.lag_bytes_max, &lag_bytes);
         section.read("return_percent", &mut self.return_percent, &Whole(1..=100));
         section.read("return_samples", &mut self.return_samples, &Whole(1..=1_000));
+        section.read(
+            "catalog_interval",
+            &mut self.catalog_interval,
+            &Span::new(100, 3_600),
+        );
         section.read("primary_wait", &mut self.primary_wait, &Span::new(1, 3_600));
         section.read("control_user", &mut self.control_user, &NOT_EMPTY);
         section.read("control_database", &mut self.control_database, &NOT_EMPTY);
