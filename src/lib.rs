@@ -4,6 +4,7 @@
 
 pub mod cache;
 pub mod catalog;
+pub mod cli;
 pub mod cluster;
 pub mod config;
 pub mod demo;
@@ -13,3 +14,4 @@ pub mod protocol;
 pub mod route;
 pub mod session;
 pub mod sql;
+pub mod telemetry;

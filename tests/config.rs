@@ -27,6 +27,7 @@ fn sources(
         file: Some(written.path().to_owned()),
         environment: environment.iter().map(pair).collect(),
         flags: flags.iter().map(flag).collect(),
+        nodes_optional: false,
     };
     (sources, written)
 }

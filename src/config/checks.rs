@@ -12,9 +12,9 @@ use super::tls::ClientTlsMode;
 use super::{Config, Endpoint};
 
 /// Adds what is wrong to the reader's errors.
-pub(super) fn check(config: &Config, reader: &mut Reader) {
+pub(super) fn check(config: &Config, nodes_optional: bool, reader: &mut Reader) {
     let mut checks = Checks { config, reader };
-    checks.nodes();
+    checks.nodes(nodes_optional);
     checks.listen();
     checks.auth();
     checks.tls();
@@ -45,7 +45,7 @@ impl Checks<'_> {
         );
     }
 
-    fn nodes(&mut self) {
+    fn nodes(&mut self, optional: bool) {
         if self.reader.has_failed("node") {
             return;
         }
@@ -53,7 +53,7 @@ impl Checks<'_> {
             self.conflict("nodes", "give either nodes or [[node]], not both");
             return;
         }
-        if self.config.nodes.is_empty() {
+        if self.config.nodes.is_empty() && !optional {
             let allowed =
                 "give at least one: --node host:port, PGLADDER_NODES=host:port,..., or [[node]] in the file";
             self.missing("nodes", allowed);

@@ -45,6 +45,7 @@ pub use pool::PoolConfig;
 pub use reader::Setting;
 pub use source::{Flag, Sources};
 pub use tls::{ClientTls, ClientTlsMode, ServerTls, ServerTlsMode, TlsConfig};
+pub use units::show_duration;
 
 use reader::Reader;
 
@@ -93,7 +94,7 @@ impl Config {
         let mut reader = Reader::new(leaves, errors);
         let config = Self::read(&mut reader, sources);
         if is_complete {
-            checks::check(&config, &mut reader);
+            checks::check(&config, sources.nodes_optional, &mut reader);
         }
         let (_, errors) = reader.finish();
         if errors.is_empty() {

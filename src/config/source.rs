@@ -19,6 +19,8 @@ pub struct Sources {
     pub environment: Vec<(String, String)>,
     /// Flags of the command line.
     pub flags: Vec<Flag>,
+    /// For a command that can do without nodes: having none is no error.
+    pub nodes_optional: bool,
 }
 
 /// A setting given on the command line.
@@ -42,6 +44,7 @@ impl Sources {
             file,
             environment: std::env::vars_os().filter_map(unicode).collect(),
             flags,
+            nodes_optional: false,
         }
     }
 

@@ -48,7 +48,7 @@ pub(super) fn parse_size(text: &str) -> Option<u64> {
 }
 
 /// In the largest unit that divides it; configured durations are whole milliseconds.
-pub(super) fn show_duration(duration: Duration) -> String {
+pub fn show_duration(duration: Duration) -> String {
     let milliseconds = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     show(milliseconds, &TIME).unwrap_or_else(|| "0s".to_owned())
 }
