@@ -7,6 +7,7 @@ mod check;
 mod control;
 mod explain;
 mod options;
+mod serve;
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;
@@ -25,6 +26,8 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run the proxy, in the foreground
+    Serve(serve::ServeOptions),
     /// Check a configuration, and try its nodes
     Check(check::CheckOptions),
     /// Say where a statement would go, whether its answer is cached, and why
@@ -60,6 +63,7 @@ impl Failure {
 /// Reads the arguments and runs the command.
 pub fn run() -> ExitCode {
     let result = match Arguments::parse().command {
+        Command::Serve(options) => serve::run(&options),
         Command::Check(options) => check::run(&options, &mut io::stdout().lock()),
         Command::Explain(options) => explain::run(&options, &mut io::stdout().lock()),
     };
