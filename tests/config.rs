@@ -219,7 +219,7 @@ fn all_errors_come_at_once_with_key_value_source_and_what_is_allowed() {
             "PGLADDER_CACHE_BYTE = \"1MiB\" (from the environment): no such setting; did you mean PGLADDER_CACHE_BYTES?",
             "auth.method = \"kerberos\" (from PGLADDER_AUTH): allowed is one of \"scram\", \"cert\", \"trust\"",
             "cache.bytes = \"64 parsecs\" (from FILE): allowed is a size from \"64KiB\" to \"16TiB\", in B, KiB, MiB, GiB or TiB",
-            "listen.addresses = \"::1\" (from --listen): allowed is a list of at most 64, each \"host:port\", \"[v6]:port\" or \
+            "listen.addresses = \"::1\" (from --listen): allowed is a list of at most 64, each \"host:port\", \"[v6]:port\", \"*:port\" for every interface, or \
              \"/directory:port\" of a Unix socket; the port may be left out and is then 6432",
             "pool.sise = 3 (from FILE): no such setting; did you mean pool.size?",
             "pool.size = 0 (from FILE): allowed is a whole number from 1 to 10000",
@@ -340,6 +340,37 @@ fn settings_must_go_together() {
            in \"info,pgladder::pool=debug\"",
         ],
     );
+}
+
+#[test]
+fn users_of_the_file_stand_behind_those_of_the_configuration() {
+    let list = tempfile::NamedTempFile::new().expect("a file");
+    let path = list.path().display();
+    std::fs::write(list.path(), "\"ann\" \"of the list\"\n\"bob\" \"b\"\n").expect("written");
+    let file = format!("{NODE}[auth]\nfile = \"{path}\"\n[[auth.user]]\nname = \"ann\"\npassword = \"a\"");
+    let config = load(&file).expect("a good configuration");
+    let users: Vec<_> = config.auth.users.iter().map(|user| user.name.as_str()).collect();
+    assert_eq!(users, ["ann", "bob"]);
+    let UserSecret::Password(password) = &config.auth.users[0].secret else {
+        panic!("a password was given");
+    };
+    assert_eq!(password.0.as_str(), "a");
+    std::fs::write(list.path(), "ann hunter2").expect("written");
+    let wanted = format!(
+        "auth.file = \"{path}\" (from FILE): line 1: not of the form \"name\" \"password or verifier\""
+    );
+    assert_eq!(errors(&file), [wanted]);
+}
+
+#[test]
+fn every_interface_is_a_star_where_the_proxy_listens() {
+    let config = load(&format!("{NODE}[listen]\naddresses = [\"*\", \"*:7000\"]")).expect("good");
+    assert_eq!(config.listen.addresses, [tcp("*", 6432), tcp("*", 7000)]);
+    assert!(
+        !config.listen.addresses[0].is_local(),
+        "trust is not allowed there"
+    );
+    assert!(load("nodes = [\"*:5432\"]").is_err());
 }
 
 #[test]

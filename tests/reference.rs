@@ -133,7 +133,8 @@ fn the_reference_is_the_default_and_its_nodes() {
 fn what_the_reference_comments_out_can_be_used() {
     let uncomment = |line: &str| {
         let bare = line.strip_prefix("# ").unwrap_or(line);
-        let is_setting = bare.starts_with('[') || assignment(bare).is_some();
+        let is_header = bare.starts_with('[') && bare.ends_with(']');
+        let is_setting = is_header || assignment(bare).is_some();
         // Of what excludes each other the first stays.
         let excluded = [
             "nodes = ",

@@ -5,12 +5,14 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use zeroize::Zeroizing;
 
 use super::error::Problem;
-use super::kind::{List, NOT_EMPTY, Optional, ReadableFile, Text, Words};
+use super::kind::{List, NOT_EMPTY, Optional, ReadableFile, Span, Text, Words};
 use super::reader::Section;
+use super::userlist;
 
 /// How clients prove who they are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -57,25 +59,28 @@ pub struct UserConfig {
 pub struct AuthConfig {
     /// How clients prove it.
     pub method: AuthMethod,
-    /// Asked by the control user, with the name as `$1`, for name and verifier of users that stand nowhere else; `None`: not asked.
+    /// Asked by the control user, with the name as `$1`, for the verifier of users that stand nowhere else; `None`: not asked.
     pub query: Option<String>,
-    /// A file in the form of PgBouncer's `userlist.txt`: `"name" "password or verifier"` on each line.
+    /// How long an answer to it may be used again.
+    pub query_ttl: Duration,
+    /// A file of users; they stand in `users` already.
     pub file: Option<PathBuf>,
-    /// Users of the configuration.
+    /// Users of the configuration, then those of the file that are not among them.
     pub users: Vec<UserConfig>,
     /// Who may use the console; empty: the control user alone.
     pub admins: Vec<String>,
 }
 
 /// Every role that can log in and has a password. Only a superuser may read `pg_authid`.
-const DEFAULT_QUERY: &str =
-    "SELECT rolname, rolpassword FROM pg_catalog.pg_authid WHERE rolname = $1 AND rolcanlogin";
+const DEFAULT_QUERY: &str = "SELECT rolpassword FROM pg_catalog.pg_authid WHERE rolname = $1 AND rolcanlogin \
+     AND (rolvaliduntil IS NULL OR rolvaliduntil > pg_catalog.now())";
 
 impl Default for AuthConfig {
     fn default() -> Self {
         Self {
             method: AuthMethod::Scram,
             query: Some(DEFAULT_QUERY.to_owned()),
+            query_ttl: Duration::from_secs(5),
             file: None,
             users: Vec::new(),
             admins: Vec::new(),
@@ -123,12 +128,33 @@ impl AuthConfig {
                 kind: ReadableFile,
             },
         );
+        section.read("query_ttl", &mut self.query_ttl, &Span::new(1, 3_600));
         let names = List {
             kind: NOT_EMPTY,
             parts_max: 10_000,
         };
         section.read("admins", &mut self.admins, &names);
         self.users = section.list("user", |user| read_user(user, &variable));
+        self.read_file(&mut section);
+    }
+
+    /// Adds the file's users; a user of the configuration counts before one of the file.
+    fn read_file(&mut self, section: &mut Section<'_>) {
+        let Some(path) = &self.file else {
+            return;
+        };
+        let text = std::fs::read_to_string(path).map(Zeroizing::new);
+        let read = text
+            .map_err(|error| error.to_string())
+            .and_then(|text| userlist::parse(&text));
+        match read {
+            Ok(users) => {
+                let is_new = |user: &UserConfig| self.users.iter().all(|known| known.name != user.name);
+                let new: Vec<_> = users.into_iter().filter(is_new).collect();
+                self.users.extend(new);
+            }
+            Err(reason) => section.object("file", Problem::File { reason }),
+        }
     }
 }
 
@@ -161,7 +187,7 @@ fn read_user<'a>(
 }
 
 /// The shape only: whether the keys are right shows when somebody logs in.
-fn is_verifier(text: &str) -> bool {
+pub(super) fn is_verifier(text: &str) -> bool {
     let Some((iterations, keys)) = text
         .strip_prefix("SCRAM-SHA-256$")
         .and_then(|rest| rest.split_once(':'))

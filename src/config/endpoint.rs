@@ -12,7 +12,7 @@ use std::path::PathBuf;
 pub enum Endpoint {
     /// A host name or an IP address (without brackets), and a port.
     Tcp {
-        /// Host name, IPv4 or IPv6 address.
+        /// Host name, IPv4 or IPv6 address; where the proxy listens also `*`, every interface.
         host: String,
         /// TCP port, not 0.
         port: u16,
@@ -52,6 +52,17 @@ impl Endpoint {
             host: host.to_owned(),
             port,
         })
+    }
+
+    /// The host `*`; `port` is empty or begins with the colon.
+    pub(super) fn every_interface(port: &str, default_port: u16) -> Option<Self> {
+        let port = match port.strip_prefix(':') {
+            Some(port) => parse_port(port)?,
+            None if port.is_empty() => default_port,
+            None => return None,
+        };
+        let host = "*".to_owned();
+        Some(Self::Tcp { host, port })
     }
 
     /// A directory may hold colons of its own: only what follows the last one, without a slash, is a port.

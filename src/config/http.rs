@@ -22,6 +22,7 @@ impl HttpConfig {
             none: "off",
             kind: At {
                 default_port: DEFAULT_PORT,
+                interfaces: false,
             },
         };
         section.read("listen", &mut self.listen, &kind);

@@ -248,13 +248,19 @@ impl Kind for ReadableFile {
 pub(super) struct At {
     /// That port.
     pub default_port: u16,
+    /// May the host be `*`, every interface?
+    pub interfaces: bool,
 }
 
 impl Kind for At {
     type Value = Endpoint;
 
     fn parse(&self, raw: &Raw) -> Option<Endpoint> {
-        Endpoint::parse(raw.text()?.trim(), self.default_port)
+        let text = raw.text()?.trim();
+        match text.strip_prefix('*') {
+            Some(rest) if self.interfaces => Endpoint::every_interface(rest, self.default_port),
+            _ => Endpoint::parse(text, self.default_port),
+        }
     }
 
     fn show(&self, value: &Endpoint) -> String {
@@ -263,8 +269,13 @@ impl Kind for At {
 
     fn allowed(&self) -> String {
         let port = self.default_port;
+        let every = if self.interfaces {
+            "\"*:port\" for every interface, "
+        } else {
+            ""
+        };
         format!(
-            "\"host:port\", \"[v6]:port\" or \"/directory:port\" of a Unix socket; the port may be left out and is then {port}"
+            "\"host:port\", \"[v6]:port\", {every}or \"/directory:port\" of a Unix socket; the port may be left out and is then {port}"
         )
     }
 }

@@ -33,6 +33,7 @@ impl ListenConfig {
         let kind = List {
             kind: At {
                 default_port: DEFAULT_PORT,
+                interfaces: true,
             },
             parts_max: 64,
         };

@@ -26,6 +26,7 @@ mod reader;
 mod source;
 mod tls;
 mod units;
+mod userlist;
 
 pub use admin::AdminConfig;
 pub use auth::{AuthConfig, AuthMethod, Password, UserConfig, UserSecret};

@@ -25,6 +25,7 @@ pub struct NodeConfig {
 pub(super) fn read(mut top: Section<'_>) -> Vec<NodeConfig> {
     let address = || At {
         default_port: DEFAULT_PORT,
+        interfaces: false,
     };
     let mut short = Vec::new();
     let kind = List {
