@@ -5,7 +5,9 @@
 pub mod auth;
 pub mod cache;
 pub mod catalog;
+pub mod cli;
 pub mod cluster;
+pub mod config;
 pub mod demo;
 pub mod freshness;
 pub mod listener;
@@ -14,3 +16,4 @@ pub mod protocol;
 pub mod route;
 pub mod session;
 pub mod sql;
+pub mod telemetry;
