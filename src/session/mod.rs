@@ -4,5 +4,7 @@
 //! which message of the client, are pure and stand in files of their own.
 
 pub mod answers;
+pub mod client;
 pub mod settings;
+pub mod stream;
 pub mod unit;
