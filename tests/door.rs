@@ -10,18 +10,25 @@ mod door {
 use std::time::Duration;
 
 use door::listening::{Listening, startup};
-use pgladder::auth::AuthSettings;
+use pgladder::auth::{AuthSettings, Method};
 use pgladder::listener::{ListenError, Listener, ListenerSettings};
-use pgladder::pool::Address;
+use pgladder::pool::{Address, Secret};
 use tokio::io::AsyncWriteExt;
 use tokio_postgres::NoTls;
 
 const SSL_REQUEST: &[u8] = b"\0\0\0\x08\x04\xd2\x16\x2f";
 const GSSENC_REQUEST: &[u8] = b"\0\0\0\x08\x04\xd2\x16\x30";
 
+fn trust() -> AuthSettings {
+    AuthSettings {
+        method: Method::Trust,
+        ..AuthSettings::default()
+    }
+}
+
 #[tokio::test]
 async fn a_driver_logs_in_over_tcp_and_unix_sockets() {
-    let door = Listening::start(AuthSettings::default(), |_| {}).await;
+    let door = Listening::start(trust(), |_| {}).await;
     for host in ["127.0.0.1", door.directory()] {
         let mut config = tokio_postgres::Config::new();
         config.host(host).port(door.port(host)).user("ann").dbname("app");
@@ -38,9 +45,65 @@ async fn a_driver_logs_in_over_tcp_and_unix_sockets() {
     }
 }
 
+fn scram(users: &[(&str, &str)]) -> AuthSettings {
+    let users = users.iter();
+    AuthSettings {
+        users: users
+            .map(|(name, secret)| ((*name).into(), secret.parse().expect("a secret")))
+            .collect(),
+        ..AuthSettings::default()
+    }
+}
+
+#[tokio::test]
+async fn a_driver_logs_in_by_scram_and_a_wrong_password_reads_like_an_unknown_role() {
+    let verifier = postgres_protocol::password::scram_sha_256(b"hidden");
+    let door = Listening::start(scram(&[("ann", "secret"), ("bob", &verifier)]), |_| {}).await;
+    let log_in = async |user: &str, password: &str| {
+        let mut config = tokio_postgres::Config::new();
+        config.host("127.0.0.1").port(door.port("127.0.0.1")).user(user);
+        config.password(password).connect(NoTls).await.map(drop)
+    };
+    log_in("ann", "secret").await.expect("logged in");
+    assert!(matches!(
+        door.next_client().await.identity.keys,
+        Some(Secret::Password(_))
+    ));
+    log_in("bob", "hidden").await.expect("logged in");
+    assert!(matches!(
+        door.next_client().await.identity.keys,
+        Some(Secret::ScramKeys { .. })
+    ));
+    for (user, password) in [("ann", "guess"), ("bob", "secret"), ("eve", "secret")] {
+        let refused = log_in(user, password).await.expect_err("refused");
+        let refused = refused.as_db_error().expect("told by the door");
+        assert_eq!((refused.code().code(), refused.severity()), ("28P01", "FATAL"));
+        assert_eq!(
+            refused.message(),
+            format!("password authentication failed for user \"{user}\"")
+        );
+    }
+    assert!(door.no_client_came());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_login_that_stops_halfway_is_told_that_its_time_is_over() {
+    let door = Listening::start(scram(&[("ann", "secret")]), |_| {}).await;
+    let mut raw = door.connect().await;
+    raw.send(&startup(0, &[("user", "ann")])).await;
+    assert_eq!(raw.message().await.0, b'R');
+    raw.send(b"p\0\0\0\x40SCRAM").await;
+    let refused = raw.error().await;
+    assert_eq!(
+        (&*refused.code, &*refused.message),
+        ("57014", "canceling authentication due to timeout")
+    );
+    raw.expect_end().await;
+}
+
 #[tokio::test]
 async fn encryption_that_is_not_offered_is_declined_once_each() {
-    let door = Listening::start(AuthSettings::default(), |_| {}).await;
+    let door = Listening::start(trust(), |_| {}).await;
     let mut raw = door.connect().await;
     raw.send(SSL_REQUEST).await;
     assert_eq!(raw.bytes(1).await, b"N");
@@ -65,7 +128,7 @@ async fn encryption_that_is_not_offered_is_declined_once_each() {
 
 #[tokio::test]
 async fn plaintext_behind_a_request_for_encryption_ends_the_connection() {
-    let door = Listening::start(AuthSettings::default(), |_| {}).await;
+    let door = Listening::start(trust(), |_| {}).await;
     for request in [SSL_REQUEST, GSSENC_REQUEST] {
         let mut raw = door.connect().await;
         raw.send(&[request, &startup(0, &[("user", "ann")])].concat())
@@ -77,7 +140,7 @@ async fn plaintext_behind_a_request_for_encryption_ends_the_connection() {
 
 #[tokio::test]
 async fn first_packets_that_cannot_be_are_refused_as_postgresql_does() {
-    let door = Listening::start(AuthSettings::default(), |_| {}).await;
+    let door = Listening::start(trust(), |_| {}).await;
     let mut http = door.connect().await;
     http.send(b"GET / HTTP/1.1\r\n\r\n").await;
     http.expect_end().await;
@@ -115,7 +178,7 @@ async fn first_packets_that_cannot_be_are_refused_as_postgresql_does() {
 
 #[tokio::test]
 async fn a_newer_protocol_is_negotiated_before_the_login() {
-    let door = Listening::start(AuthSettings::default(), |_| {}).await;
+    let door = Listening::start(trust(), |_| {}).await;
     let mut raw = door.connect().await;
     raw.send(&startup(9999, &[("user", "ann"), ("_pq_.new", "1")]))
         .await;
@@ -127,7 +190,7 @@ async fn a_newer_protocol_is_negotiated_before_the_login() {
 
 #[tokio::test]
 async fn a_startup_packet_may_come_byte_by_byte() {
-    let door = Listening::start(AuthSettings::default(), |_| {}).await;
+    let door = Listening::start(trust(), |_| {}).await;
     let mut raw = door.connect().await;
     for byte in startup(0, &[("user", "ann")]) {
         raw.send(&[byte]).await;
@@ -138,7 +201,7 @@ async fn a_startup_packet_may_come_byte_by_byte() {
 
 #[tokio::test]
 async fn what_a_client_sends_behind_its_login_reaches_the_session() {
-    let door = Listening::start(AuthSettings::default(), |_| {}).await;
+    let door = Listening::start(trust(), |_| {}).await;
     let mut raw = door.connect().await;
     let query = b"Q\0\0\0\x0dselect 1\0";
     raw.send(&[&startup(0, &[("user", "ann")]), &query[..]].concat())
@@ -148,7 +211,7 @@ async fn what_a_client_sends_behind_its_login_reaches_the_session() {
 
 #[tokio::test]
 async fn a_cancel_request_is_passed_on_and_then_closed() {
-    let door = Listening::start(AuthSettings::default(), |settings| settings.clients_max = 1).await;
+    let door = Listening::start(trust(), |settings| settings.clients_max = 1).await;
     let mut only = door.log_in("ann").await;
     // Also while no client more is let in: that is when it is needed.
     let mut raw = door.connect().await;
@@ -160,7 +223,7 @@ async fn a_cancel_request_is_passed_on_and_then_closed() {
 
 #[tokio::test]
 async fn one_client_too_many_is_told_so_after_its_startup_packet() {
-    let door = Listening::start(AuthSettings::default(), |settings| settings.clients_max = 2).await;
+    let door = Listening::start(trust(), |settings| settings.clients_max = 2).await;
     let mut first = door.log_in("ann").await;
     let _second = door.log_in("bob").await;
     let mut third = door.connect().await;
@@ -184,7 +247,7 @@ async fn one_client_too_many_is_told_so_after_its_startup_packet() {
 
 #[tokio::test]
 async fn a_flood_beyond_the_limit_is_refused_unheard_and_harms_nobody() {
-    let door = Listening::start(AuthSettings::default(), |settings| settings.clients_max = 1).await;
+    let door = Listening::start(trust(), |settings| settings.clients_max = 1).await;
     let mut inside = door.log_in("ann").await;
     let mut flood = Vec::new();
     for _ in 0..200 {
@@ -201,7 +264,7 @@ async fn a_flood_beyond_the_limit_is_refused_unheard_and_harms_nobody() {
 
 #[tokio::test(start_paused = true)]
 async fn a_login_has_its_time_whether_bytes_come_or_not() {
-    let door = Listening::start(AuthSettings::default(), |_| {}).await;
+    let door = Listening::start(trust(), |_| {}).await;
     let begun = tokio::time::Instant::now();
     let mut silent = door.connect().await;
     let mut slow = door.connect().await;
@@ -230,7 +293,7 @@ async fn a_login_has_its_time_whether_bytes_come_or_not() {
 
 #[tokio::test]
 async fn at_the_stop_clients_are_told_and_the_socket_is_gone() {
-    let door = Listening::start(AuthSettings::default(), |_| {}).await;
+    let door = Listening::start(trust(), |_| {}).await;
     let mut inside = door.log_in("ann").await;
     let mut waiting = door.connect().await;
     waiting.send(SSL_REQUEST).await;
@@ -247,7 +310,7 @@ async fn at_the_stop_clients_are_told_and_the_socket_is_gone() {
 
 #[tokio::test(start_paused = true)]
 async fn a_session_that_does_not_stop_is_dropped_when_the_drain_time_is_over() {
-    let door = Listening::start(AuthSettings::default(), |settings| {
+    let door = Listening::start(trust(), |settings| {
         settings.drain_timeout = Duration::from_secs(30);
     })
     .await;
@@ -264,7 +327,7 @@ async fn a_session_that_does_not_stop_is_dropped_when_the_drain_time_is_over() {
 
 #[tokio::test]
 async fn a_session_that_panics_ends_alone() {
-    let door = Listening::start(AuthSettings::default(), |_| {}).await;
+    let door = Listening::start(trust(), |_| {}).await;
     let mut inside = door.log_in("ann").await;
     let mut broken = door.connect().await;
     broken.send(&startup(0, &[("user", "panic")])).await;
@@ -275,7 +338,7 @@ async fn a_session_that_panics_ends_alone() {
 
 #[tokio::test]
 async fn trust_does_not_listen_beyond_loopback() {
-    let auth = std::sync::Arc::new(pgladder::auth::Auth::new(AuthSettings::default()));
+    let auth = std::sync::Arc::new(pgladder::auth::Auth::new(trust()));
     let settings = ListenerSettings {
         addresses: vec![Address::Tcp {
             host: "0.0.0.0".into(),
@@ -292,7 +355,7 @@ async fn trust_does_not_listen_beyond_loopback() {
 
 #[tokio::test]
 async fn a_hundred_megabytes_from_a_stranger_are_not_kept() {
-    let door = Listening::start(AuthSettings::default(), |_| {}).await;
+    let door = Listening::start(trust(), |_| {}).await;
     let mut raw = door.connect().await;
     // A packet of the greatest length that is waited for, and then far more than it declared.
     let mut head = vec![0, 0, 0x27, 0x10, 0, 3, 0, 0];

@@ -11,6 +11,8 @@ use crate::protocol::frame;
 
 /// Longest message of a login. A SCRAM message has some 200 bytes; libpq itself never sends more than a kilobyte.
 pub const MESSAGE_BYTES_MAX: usize = 8 * 1024;
+/// Room for a usual one, so that it takes one read.
+const READ_BYTES: usize = 512;
 
 /// The three parts of a connection in its login.
 #[derive(Debug)]
@@ -44,6 +46,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<'_, S> {
                 let mut message = self.input.split_to(found.len);
                 return Ok(message.split_off(frame::HEADER_BYTES).freeze());
             }
+            self.input.reserve(READ_BYTES);
             if self.stream.read_buf(self.input).await? == 0 {
                 return Err(AuthError::Gone);
             }

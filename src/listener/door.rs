@@ -11,7 +11,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use crate::auth::{Auth, AuthError, Candidate};
+use crate::auth::{Auth, AuthError, Candidate, Channel};
 use crate::listener::Sessions;
 use crate::listener::entrance::{Entrance, Purpose};
 use crate::listener::error::DoorError;
@@ -93,8 +93,15 @@ impl<S: Sessions> Door<S> {
         if !admission.may_enter {
             return Err(DoorError::TooManyClients);
         }
-        let candidate = Candidate { user: &request.user };
-        let identity = self.auth.authenticate(&mut entrance.wire()?, candidate).await?;
+        let candidate = Candidate {
+            user: &request.user,
+            channel: &Channel::Plain,
+        };
+        let authenticated = self.auth.authenticate(&mut entrance.wire()?, candidate).await;
+        let identity = authenticated.map_err(|error| DoorError::Auth {
+            user: Arc::clone(&request.user),
+            error,
+        })?;
         let (stream, input) = entrance.admit().await?;
         let Request {
             user,
@@ -119,7 +126,11 @@ impl<S: Sessions> Door<S> {
 /// What an operator wants to see of those who did not get in: not port scans and health checks, but failed logins and limits.
 fn log(error: &DoorError, peer: Peer) {
     match error {
-        DoorError::Gone(_) | DoorError::Auth(AuthError::Gone | AuthError::Io(_)) => {
+        DoorError::Gone(_)
+        | DoorError::Auth {
+            error: AuthError::Gone | AuthError::Io(_),
+            ..
+        } => {
             tracing::debug!(%peer, %error, "a connection ended before its login");
         }
         DoorError::Startup(_) | DoorError::TimedOut { asked: false } | DoorError::Stopping { .. } => {

@@ -101,7 +101,9 @@ impl Entrance {
     /// Ends a successful login: sends what is left to say, and gives the stream away with the bytes behind the login.
     pub async fn admit(&mut self) -> Result<(ClientStream, BytesMut), DoorError> {
         backend::authentication_ok(&mut self.output);
-        self.wire()?.send().await?;
+        let Wire { stream, output, .. } = self.wire()?;
+        stream.write_all_buf(output).await?;
+        stream.flush().await?;
         let stream = self.stream.take().ok_or(DoorError::Gone(None))?;
         Ok((stream, std::mem::take(&mut self.input)))
     }

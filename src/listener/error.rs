@@ -6,6 +6,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use crate::auth::AuthError;
 use crate::protocol::error::Report;
@@ -43,8 +44,13 @@ pub enum DoorError {
         asked: bool,
     },
     /// It could not prove who it is.
-    #[error(transparent)]
-    Auth(#[from] AuthError),
+    #[error("login of \"{user}\": {error}")]
+    Auth {
+        /// Who it wanted to be.
+        user: Arc<str>,
+        /// Why not.
+        error: AuthError,
+    },
 }
 
 impl DoorError {
@@ -52,7 +58,7 @@ impl DoorError {
     pub fn report(&self) -> Option<Report> {
         let code = match self {
             Self::Request(report) => return Some(report.clone()),
-            Self::Auth(error) => return error.report(),
+            Self::Auth { user, error } => return error.report(user),
             Self::Gone(_)
             | Self::Injected
             | Self::Startup(StartupError::Length)
