@@ -7,6 +7,7 @@
 mod cached;
 mod error;
 mod identity;
+mod query;
 mod sasl;
 mod scram;
 mod users;
@@ -16,6 +17,7 @@ mod wire;
 pub use cached::{Answer, Unavailable, Verifiers};
 pub use error::{AuthError, CertificateReason, Reason};
 pub use identity::Identity;
+pub use query::{DEFAULT_QUERY, Primary, PrimaryVerifiers, QuerySettings};
 pub use users::{UserSecret, UserSecretError};
 pub use verifier::{Verifier, VerifierError};
 pub use wire::Wire;

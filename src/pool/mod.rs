@@ -7,7 +7,7 @@
 
 pub mod address;
 pub mod applied;
-mod connect;
+pub(crate) mod connect;
 pub mod connection;
 pub mod credentials;
 mod demand;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
-use pgladder::auth::{Auth, AuthSettings, Identity};
+use pgladder::auth::{Auth, AuthSettings, Identity, Method};
 use pgladder::listener::{Bound, Listener, ListenerSettings, Sessions};
 use pgladder::pool::Address;
 use pgladder::protocol::backend::{Status, ready_for_query};
@@ -19,6 +19,28 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+
+pub const SSL_REQUEST: &[u8] = b"\0\0\0\x08\x04\xd2\x16\x2f";
+pub const GSSENC_REQUEST: &[u8] = b"\0\0\0\x08\x04\xd2\x16\x30";
+
+/// Anybody may come in.
+pub fn trust() -> AuthSettings {
+    AuthSettings {
+        method: Method::Trust,
+        ..AuthSettings::default()
+    }
+}
+
+/// These may come in, each with a password or a verifier.
+pub fn scram(users: &[(&str, &str)]) -> AuthSettings {
+    let users = users.iter();
+    AuthSettings {
+        users: users
+            .map(|(name, secret)| ((*name).into(), secret.parse().expect("a secret")))
+            .collect(),
+        ..AuthSettings::default()
+    }
+}
 
 /// What a session was given.
 #[derive(Debug)]
