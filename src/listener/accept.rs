@@ -22,6 +22,7 @@ use crate::listener::bind::{Bound, Sockets};
 use crate::listener::descriptors;
 use crate::listener::door::{Admission, Door};
 use crate::listener::error::{DoorError, ListenError};
+use crate::listener::tls::ClientTls;
 use crate::pool::Address;
 use crate::session::client::Peer;
 use crate::session::stream::ClientStream;
@@ -46,6 +47,10 @@ pub struct ListenerSettings {
     pub login_timeout: Duration,
     /// Longest time that clients have to finish once the listener stops.
     pub drain_timeout: Duration,
+    /// TLS for clients; without it a request for TLS is declined.
+    pub tls: Option<Arc<ClientTls>>,
+    /// True when TCP clients must use TLS.
+    pub tls_required: bool,
 }
 
 impl Default for ListenerSettings {
@@ -55,6 +60,8 @@ impl Default for ListenerSettings {
             clients_max: 10_000,
             login_timeout: Duration::from_secs(15),
             drain_timeout: Duration::from_secs(30),
+            tls: None,
+            tls_required: false,
         }
     }
 }
@@ -70,6 +77,9 @@ pub struct Listener {
 impl Listener {
     /// Binds the addresses, and raises the limit of open files.
     pub async fn bind(settings: ListenerSettings, auth: Arc<Auth>) -> Result<Self, ListenError> {
+        if settings.tls_required && settings.tls.is_none() {
+            return Err(ListenError::NoCertificate);
+        }
         let sockets = Sockets::bind(&settings.addresses).await?;
         for bound in sockets.bound() {
             if let Bound::Tcp(address) = bound
@@ -106,6 +116,8 @@ impl Listener {
                 sessions,
                 auth: self.auth,
                 login_timeout: self.settings.login_timeout,
+                tls: self.settings.tls,
+                tls_required: self.settings.tls_required,
             }),
             places: Arc::new(Semaphore::new(
                 self.settings.clients_max.min(Semaphore::MAX_PERMITS),

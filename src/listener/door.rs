@@ -11,11 +11,12 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use crate::auth::{Auth, AuthError, Candidate, Channel};
+use crate::auth::{Auth, AuthError, Candidate};
 use crate::listener::Sessions;
 use crate::listener::entrance::{Entrance, Purpose};
 use crate::listener::error::DoorError;
 use crate::listener::request::Request;
+use crate::listener::tls::ClientTls;
 use crate::session::client::{Client, Peer};
 use crate::session::stream::ClientStream;
 
@@ -33,6 +34,8 @@ pub(crate) struct Door<S> {
     pub sessions: Arc<S>,
     pub auth: Arc<Auth>,
     pub login_timeout: Duration,
+    pub tls: Option<Arc<ClientTls>>,
+    pub tls_required: bool,
 }
 
 /// How a login ended well.
@@ -83,7 +86,7 @@ impl<S: Sessions> Door<S> {
         peer: Peer,
         admission: &Admission,
     ) -> Result<Entered, DoorError> {
-        let request = match entrance.greet().await? {
+        let request = match entrance.greet(self.tls.as_deref()).await? {
             Purpose::Cancel { process, secret } => {
                 self.sessions.cancel(process, secret.into()).await;
                 return Ok(Entered::Done);
@@ -93,9 +96,13 @@ impl<S: Sessions> Door<S> {
         if !admission.may_enter {
             return Err(DoorError::TooManyClients);
         }
+        if self.tls_required && entrance.is_plain_tcp() {
+            return Err(DoorError::TlsRequired);
+        }
+        let channel = entrance.channel().clone();
         let candidate = Candidate {
             user: &request.user,
-            channel: &Channel::Plain,
+            channel: &channel,
         };
         let authenticated = self.auth.authenticate(&mut entrance.wire()?, candidate).await;
         let identity = authenticated.map_err(|error| DoorError::Auth {

@@ -10,9 +10,10 @@ use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
-use crate::auth::Wire;
+use crate::auth::{Channel, Wire};
 use crate::listener::error::DoorError;
 use crate::listener::request::Request;
+use crate::listener::tls::ClientTls;
 use crate::protocol::backend;
 use crate::protocol::error::Report;
 use crate::protocol::startup::{self, First, StartupError};
@@ -43,6 +44,7 @@ pub(crate) struct Entrance {
     input: BytesMut,
     output: BytesMut,
     asked: bool,
+    channel: Channel,
 }
 
 impl Entrance {
@@ -52,6 +54,7 @@ impl Entrance {
             input: BytesMut::new(),
             output: BytesMut::new(),
             asked: false,
+            channel: Channel::Plain,
         }
     }
 
@@ -61,13 +64,25 @@ impl Entrance {
     }
 
     /// Reads until it is known what the connection is for.
-    pub async fn greet(&mut self) -> Result<Purpose, DoorError> {
-        let (mut ssl_asked, mut gss_asked) = (false, false);
+    pub async fn greet(&mut self, tls: Option<&ClientTls>) -> Result<Purpose, DoorError> {
+        let direct = match tls {
+            Some(tls) => self.accept_direct_tls(tls).await?,
+            None => false,
+        };
+        // Inside TLS neither kind of encryption can be asked for.
+        let (mut ssl_asked, mut gss_asked) = (direct, direct);
         loop {
             match self.first_packet().await? {
                 First::Ssl if !ssl_asked => {
                     ssl_asked = true;
-                    self.answer(b'N').await?;
+                    match tls.filter(|_| self.is_plain_tcp()) {
+                        Some(tls) => {
+                            gss_asked = true;
+                            self.answer(b'S').await?;
+                            self.encrypt(tls, false).await?;
+                        }
+                        None => self.answer(b'N').await?,
+                    }
                 }
                 First::GssEnc if !gss_asked => {
                     gss_asked = true;
@@ -87,6 +102,16 @@ impl Entrance {
                 }
             }
         }
+    }
+
+    /// What the connection itself proves.
+    pub fn channel(&self) -> &Channel {
+        &self.channel
+    }
+
+    /// True for bytes that cross a network in the clear.
+    pub fn is_plain_tcp(&self) -> bool {
+        matches!(self.stream, Some(ClientStream::Tcp(_)))
     }
 
     /// The parts that an authentication works on.
@@ -123,6 +148,33 @@ impl Entrance {
         if !matches!(timeout(FAREWELL_TIMEOUT, farewell).await, Ok(Ok(_))) {
             tracing::trace!("a refused client was gone, or did not close in time");
         }
+    }
+
+    /// Looks at the first byte without taking it: 0x16 begins a TLS handshake, and no startup packet has so great a length.
+    async fn accept_direct_tls(&mut self, tls: &ClientTls) -> Result<bool, DoorError> {
+        const HANDSHAKE: u8 = 0x16;
+        let Some(ClientStream::Tcp(tcp)) = &self.stream else {
+            return Ok(false);
+        };
+        let mut first = [0];
+        if tcp.peek(&mut first).await? == 0 {
+            return Err(DoorError::Gone(None));
+        }
+        if first != [HANDSHAKE] {
+            return Ok(false);
+        }
+        self.encrypt(tls, true).await?;
+        Ok(true)
+    }
+
+    async fn encrypt(&mut self, tls: &ClientTls, is_direct: bool) -> Result<(), DoorError> {
+        let Some(ClientStream::Tcp(tcp)) = self.stream.take() else {
+            return Err(DoorError::Gone(None));
+        };
+        let (stream, channel) = tls.handshake(tcp, is_direct).await?;
+        self.stream = Some(ClientStream::Tls(Box::new(stream)));
+        self.channel = channel;
+        Ok(())
     }
 
     async fn first_packet(&mut self) -> Result<First, DoorError> {

@@ -25,6 +25,15 @@ pub enum DoorError {
     /// Bytes followed a request for encryption without waiting for its answer: they may have been injected.
     #[error("received unencrypted data after an encryption request")]
     Injected,
+    /// The TLS handshake failed.
+    #[error("the TLS handshake failed: {0}")]
+    Tls(#[source] io::Error),
+    /// TLS came without being asked for, and did not say that it carries PostgreSQL's protocol.
+    #[error("received direct TLS connection request without the ALPN protocol \"postgresql\"")]
+    NoAlpn,
+    /// Plain TCP where TLS is demanded.
+    #[error("this server accepts TLS connections only")]
+    TlsRequired,
     /// The startup packet asks for what is not given.
     #[error("{}", .0.message)]
     Request(Report),
@@ -61,11 +70,14 @@ impl DoorError {
             Self::Auth { user, error } => return error.report(user),
             Self::Gone(_)
             | Self::Injected
+            | Self::Tls(_)
+            | Self::NoAlpn
             | Self::Startup(StartupError::Length)
             | Self::TimedOut { asked: false }
             | Self::Stopping { asked: false } => return None,
             Self::Startup(StartupError::Layout) => sqlstate::PROTOCOL_VIOLATION,
             Self::Startup(StartupError::Version(..)) => sqlstate::FEATURE_NOT_SUPPORTED,
+            Self::TlsRequired => sqlstate::INVALID_AUTHORIZATION,
             Self::TooManyClients => sqlstate::TOO_MANY_CONNECTIONS,
             Self::TimedOut { asked: true } => sqlstate::QUERY_CANCELED,
             Self::Stopping { asked: true } => sqlstate::ADMIN_SHUTDOWN,
@@ -97,6 +109,9 @@ pub enum ListenError {
     /// Trust would let the network in.
     #[error("authentication \"trust\" is for loopback and Unix sockets only, not for {0}")]
     TrustBeyondLoopback(SocketAddr),
+    /// TLS is demanded of clients, and there is no certificate to offer it with.
+    #[error("TLS is required of clients, but no certificate is configured")]
+    NoCertificate,
     /// No address is configured.
     #[error("there is no address to listen on")]
     NoAddress,

@@ -11,10 +11,12 @@ mod door;
 mod entrance;
 mod error;
 mod request;
+mod tls;
 
 pub use accept::{Listener, ListenerSettings};
 pub use bind::Bound;
 pub use error::{DoorError, ListenError};
+pub use tls::{ClientTls, ClientTlsError, ClientTlsSettings};
 
 use std::future::Future;
 

@@ -82,9 +82,10 @@ pub fn backend_key_data(process: i32, secret: &[u8], out: &mut BytesMut) {
     encode(&BackendKeyData::new(process, key), out);
 }
 
-/// Appends NegotiateProtocolVersion: the newest minor version spoken here, and the `_pq_.` options not known here.
-pub fn negotiate_version(newest_minor: i32, unsupported: Vec<String>, out: &mut BytesMut) {
-    encode(&NegotiateProtocolVersion::new(newest_minor, unsupported), out);
+/// Appends NegotiateProtocolVersion: the newest version spoken here, major and minor as in a StartupMessage (the manual says
+/// minor, but what PostgreSQL sends and libpq reads is both), and the `_pq_.` options not known here.
+pub fn negotiate_version(newest: i32, unsupported: Vec<String>, out: &mut BytesMut) {
+    encode(&NegotiateProtocolVersion::new(newest, unsupported), out);
 }
 
 /// Appends RowDescription for columns of type text.

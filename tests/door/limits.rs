@@ -2,13 +2,17 @@
 //!
 //! Time is a paused clock wherever a limit is a time, so that nothing here waits for a real one.
 
+use std::fs::File;
+use std::process::Command;
 use std::time::Duration;
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use pgladder::listener::{ListenError, Listener, ListenerSettings};
 use pgladder::pool::Address;
 use tokio::io::AsyncWriteExt;
+use tokio::net::TcpSocket;
 
-use crate::listening::{Listening, SSL_REQUEST, startup, trust};
+use crate::listening::{Listening, Raw, SSL_REQUEST, startup, trust};
 
 #[tokio::test]
 async fn a_cancel_request_is_passed_on_and_then_closed() {
@@ -152,4 +156,46 @@ async fn trust_does_not_listen_beyond_loopback() {
         matches!(refused, Err(ListenError::TrustBeyondLoopback(_))),
         "{refused:?}"
     );
+}
+
+/// The limit of open files is the process's, so this test runs itself again in a process of its own.
+#[tokio::test]
+async fn without_descriptors_accepting_pauses_and_nobody_is_dropped() {
+    const ALONE: &str = "PGLADDER_TEST_ALONE";
+    if std::env::var_os(ALONE).is_none() {
+        let name = "limits::without_descriptors_accepting_pauses_and_nobody_is_dropped";
+        let mut alone = Command::new(std::env::current_exe().expect("this program"));
+        let output = alone
+            .args(["--exact", name])
+            .env(ALONE, "1")
+            .output()
+            .expect("it runs");
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stdout)
+        );
+        return;
+    }
+    let door = Listening::start(trust(), |_| {}).await;
+    let mut inside = door.log_in("ann").await;
+    let waiting = TcpSocket::new_v4().expect("a socket");
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit");
+    setrlimit(Resource::RLIMIT_NOFILE, 64, hard).expect("a lower limit");
+    let mut taken: Vec<File> = std::iter::from_fn(|| File::open("/dev/null").ok()).collect();
+    assert!(!taken.is_empty(), "the limit was reached by opening files");
+
+    // The kernel connects it; the door cannot accept it.
+    let mut waiting = Raw {
+        stream: waiting.connect(door.address).await.expect("connected"),
+    };
+    waiting.send(&startup(0, &[("user", "eve")])).await;
+    inside.send(b"ping").await;
+    inside.expect_echo(b"ping").await;
+    let unheard = waiting.stream.try_read(&mut [0]).expect_err("nothing is said");
+    assert_eq!(unheard.kind(), std::io::ErrorKind::WouldBlock);
+    taken.clear();
+    waiting.expect_ready().await;
+    inside.send(b"ping").await;
+    inside.expect_echo(b"ping").await;
 }

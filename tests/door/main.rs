@@ -8,3 +8,4 @@ mod greeting;
 mod limits;
 mod listening;
 mod login;
+mod tls;
