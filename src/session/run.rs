@@ -39,6 +39,9 @@ use crate::route::Pin;
 /// Output beyond this is written before the next unit is looked at.
 const OUT_BYTES_MAX: usize = 64 * 1024;
 
+/// Longest wait for a database's first catalog.
+const CATALOG_WAIT: std::time::Duration = std::time::Duration::from_secs(3);
+
 /// The session ends: the client said so, is gone, or was told why.
 #[derive(Debug)]
 pub struct Goodbye;
@@ -101,6 +104,7 @@ async fn serve(mut client: Client, proxy: Arc<Proxy>, stop: CancellationToken) {
         Ok(base) => {
             let mut session = Box::new(Session::new(client, proxy, base));
             session.greet();
+            session.await_catalog().await;
             Box::pin(session.serve(&stop)).await;
         }
         Err(refusal) => {
@@ -144,6 +148,16 @@ impl Session {
             unit_bytes: 0,
             base,
             proxy,
+        }
+    }
+
+    /// The first client of a database waits for its catalog, rather than have its first statements go without.
+    async fn await_catalog(&self) {
+        if tokio::time::timeout(CATALOG_WAIT, self.database.first_load())
+            .await
+            .is_err()
+        {
+            tracing::debug!(database = %self.database.name, "the catalog is late: served without it");
         }
     }
 
