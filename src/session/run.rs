@@ -85,6 +85,8 @@ pub struct Session {
     pub(super) saw_primary: bool,
     /// An error came in a batch without a Sync: all up to that is dropped.
     pub(super) skipping: bool,
+    /// A batch without a Sync failed, and its Sync has not come yet.
+    pub(super) failed_before: bool,
     pub(super) completed: Vec<(Completion, Bytes)>,
     /// Bytes at the head of the client's input that belong to the unit in work.
     pub(super) unit_bytes: usize,
@@ -144,6 +146,7 @@ impl Session {
             pending: Pending::default(),
             saw_primary: false,
             skipping: false,
+            failed_before: false,
             completed: Vec::new(),
             unit_bytes: 0,
             base,
