@@ -85,6 +85,7 @@ mod tests {
                 role: Role::Replica,
                 usable,
                 why_not: None,
+                missing_right: None,
                 timeline: 1,
                 sample: Sample {
                     lsn: Lsn(0),

@@ -34,6 +34,8 @@ pub struct Observation {
     pub sample: Sample,
     /// Age of the last replayed commit by the replica's clock.
     pub replay_age: Option<Duration>,
+    /// Whether the control user may see the WAL receiver's timeline.
+    pub reads_all_stats: bool,
 }
 
 /// The latest about one node.
@@ -122,6 +124,17 @@ impl Board {
     /// The latest about a node.
     pub fn seen(&self, node: NodeId) -> &Seen {
         &self.seen[node.index()]
+    }
+
+    /// The era, if the answer came from the very primary, neither restarted nor replaced, that the era is about.
+    pub fn era_of(&self, node: NodeId, answer: &Observation) -> Option<u64> {
+        let known = self.incarnation?;
+        let same = known.node == node
+            && known.timeline == answer.timeline
+            && known.started_at == answer.started_at
+            && self.system_identifier == Some(answer.system_identifier)
+            && !answer.in_recovery;
+        same.then_some(self.era)
     }
 
     /// A node answered.

@@ -15,6 +15,7 @@ mod probe;
 mod running;
 pub mod settings;
 pub mod ticks;
+pub mod tls;
 pub mod view;
 
 pub use choose::Outstanding;
@@ -22,4 +23,5 @@ pub use node_id::{NodeAddress, NodeId};
 pub use running::Cluster;
 pub use settings::{ClusterSettings, LagLimit, NodeConfig, PasswordLookup};
 pub use ticks::Ticks;
-pub use view::{ClusterView, NodeView, NotUsable, Position, Role, Sample, ServedCounters};
+pub use tls::ControlTls;
+pub use view::{ClusterView, MissingRight, NodeView, NotUsable, Position, Role, Sample, ServedCounters};

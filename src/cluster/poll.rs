@@ -54,7 +54,7 @@ pub(super) async fn run(shared: Arc<Shared>, id: NodeId, stop: CancellationToken
 async fn round(shared: &Shared, id: NodeId, control: &mut Option<Control>) -> Result<(), ControlError> {
     let open = match control {
         Some(open) => open,
-        None => control.insert(shared.nodes[id.index()].connector.open().await?),
+        None => control.insert(shared.connect(id).await?),
     };
     let covers = shared.ticks.now();
     let answer = ask(shared, id, open).await?;
@@ -102,6 +102,7 @@ pub(super) async fn ask(shared: &Shared, id: NodeId, control: &Control) -> Resul
                 sent_at,
             },
             replay_age: age.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()),
+            reads_all_stats: row.try_get(7)?,
         },
     })
 }

@@ -6,13 +6,13 @@
 
 use super::{
     choose::{Outstanding, choose},
-    connect::Connector,
-    decide::{Board, Decision, Seen},
+    connect::{Connector, Control, ControlError},
+    decide::{Board, Decision, Observation, Seen},
     node_id::NodeId,
     poll, probe,
     settings::ClusterSettings,
     ticks::Ticks,
-    view::{ClusterView, NodeView, Position, Role, Sample},
+    view::{ClusterView, MissingRight, NodeView, Position, Role, Sample},
 };
 use crate::protocol::lsn::Lsn;
 use arc_swap::ArcSwap;
@@ -50,6 +50,16 @@ pub(super) struct NodeState {
 }
 
 impl Shared {
+    /// Opens a control connection to the node.
+    pub(super) async fn connect(&self, node: NodeId) -> Result<Control, ControlError> {
+        self.nodes[node.index()].connector.open(&self.settings).await
+    }
+
+    /// See `Board::era_of`.
+    pub(super) fn era_of(&self, node: NodeId, answer: &Observation) -> Option<u64> {
+        self.board.lock().era_of(node, answer)
+    }
+
     /// Judges under the lock and publishes what came out.
     pub(super) fn publish(&self, judge: impl FnOnce(&mut Board) -> Decision) -> Arc<ClusterView> {
         let mut board = self.board.lock();
@@ -85,6 +95,7 @@ fn next_view(old: &ClusterView, decision: &Decision, board: &Board) -> ClusterVi
         if let Seen::Answered(observation) = board.seen(node.id) {
             node.timeline = observation.timeline;
             node.sample = observation.sample;
+            node.missing_right = (!observation.reads_all_stats).then_some(MissingRight::ReadAllStats);
         }
     }
     let rivals = decision
@@ -130,6 +141,11 @@ fn tell_changes(old: &ClusterView, new: &ClusterView) {
             let why_not = now.why_not.as_ref().map(ToString::to_string);
             tracing::info!(node = %now.address, role = %now.role, why_not, "a node changed");
         }
+        if let Some(missing) = &now.missing_right
+            && before.missing_right != now.missing_right
+        {
+            tracing::warn!(node = %now.address, %missing, "the control user lacks a right");
+        }
     }
 }
 
@@ -155,7 +171,7 @@ impl Cluster {
             conflict: None,
         };
         let nodes = settings.nodes.iter().map(|node| NodeState {
-            connector: Connector::new(node, &settings),
+            connector: Connector::new(node),
             samples: AtomicU64::new(0),
             poke: Notify::new(),
         });
@@ -244,6 +260,7 @@ fn first_view(node: &super::settings::NodeConfig) -> NodeView {
         role: Role::Unknown,
         usable: false,
         why_not: Some(super::view::NotUsable::NotAsked),
+        missing_right: None,
         timeline: 0,
         sample: Sample {
             lsn: Lsn(0),

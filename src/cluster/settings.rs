@@ -4,10 +4,14 @@
 //! ids are their places in the list, which `ClusterSettings::new` sees to. Secrets are looked up when a connection is made,
 //! not kept here.
 
-use super::node_id::{NodeAddress, NodeId};
+use super::{
+    node_id::{NodeAddress, NodeId},
+    tls::ControlTls,
+};
 use std::{fmt, sync::Arc, time::Duration};
 
-/// Finds the control user's password by (host, port, database, user); `None` means to log in without one.
+/// Finds the control user's password by (host, port, database, user), anew for each connection; `None` means to log in without
+/// one.
 pub type PasswordLookup = Arc<dyn Fn(&str, u16, &str, &str) -> Option<String> + Send + Sync>;
 
 /// One configured node.
@@ -76,6 +80,8 @@ pub struct ClusterSettings {
     pub database: String,
     /// The control user's passwords.
     pub password: PasswordLookup,
+    /// TLS to the nodes; none by default.
+    pub tls: ControlTls,
     /// When a replica leaves and returns.
     pub lag: LagLimit,
 }
@@ -99,6 +105,7 @@ impl ClusterSettings {
             user,
             database: "postgres".to_owned(),
             password: Arc::new(|_, _, _, _| None),
+            tls: ControlTls::default(),
             lag: LagLimit::default(),
         }
     }
@@ -111,6 +118,7 @@ impl fmt::Debug for ClusterSettings {
             .field("poll_interval", &self.poll_interval)
             .field("user", &self.user)
             .field("database", &self.database)
+            .field("tls", &self.tls)
             .field("lag", &self.lag)
             .finish_non_exhaustive()
     }

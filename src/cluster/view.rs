@@ -84,6 +84,24 @@ impl fmt::Display for NotUsable {
     }
 }
 
+/// A right that the control user lacks on a node, and what that costs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MissingRight {
+    /// `pg_read_all_stats`, of which `pg_monitor` is a member: a replica's timeline is known late.
+    ReadAllStats,
+}
+
+impl fmt::Display for MissingRight {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ReadAllStats => f.write_str(
+                "the control user is not in pg_monitor: after a failover a replica may be used only once its control file \
+                 shows the new timeline, which can take until its next restartpoint",
+            ),
+        }
+    }
+}
+
 /// A position read from a node. A replica's is what it has replayed, and a lower bound **only for server connections that were
 /// open before it was sent for**: a standby whose backend crashed replays again from an earlier point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,6 +134,8 @@ pub struct NodeView {
     pub usable: bool,
     /// The reason when it is not usable.
     pub why_not: Option<NotUsable>,
+    /// What the control user may not see there; the node is used all the same.
+    pub missing_right: Option<MissingRight>,
     /// Its timeline; 0 when it was never reached.
     pub timeline: u32,
     /// Its latest position.

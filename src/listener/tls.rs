@@ -21,7 +21,7 @@ use x509_certificate::X509Certificate;
 
 use crate::auth::Channel;
 use crate::listener::error::DoorError;
-use crate::pool::tls::hash_of;
+use crate::protocol::end_point::hash_of;
 
 const ALPN: &[u8] = b"postgresql";
 

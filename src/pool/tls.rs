@@ -8,7 +8,6 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use sha2::{Digest, Sha256, Sha384, Sha512};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -19,8 +18,10 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{self, ClientConfig, RootCertStore};
 
+use crate::cluster::ControlTls;
 use crate::pool::scram::Binding;
 use crate::pool::verifier::{Lenient, Trust};
+use crate::protocol::end_point;
 
 /// When TLS is used to a server, and what it must prove.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -127,6 +128,15 @@ impl ServerTls {
         self.mode
     }
 
+    /// The same mode and the same checks for the control connections.
+    pub fn for_control(&self) -> ControlTls {
+        match (&self.connector, self.mode) {
+            (None, _) | (_, TlsMode::Disable) => ControlTls::default(),
+            (Some(connector), TlsMode::Prefer) => ControlTls::preferred(connector.clone()),
+            (Some(connector), _) => ControlTls::required(connector.clone()),
+        }
+    }
+
     /// The handshake, after the server said `S` and nothing else.
     pub(crate) async fn handshake(
         &self,
@@ -176,65 +186,13 @@ pub(crate) fn end_point(stream: &TlsStream<TcpStream>) -> Binding {
     let certificates = stream.get_ref().1.peer_certificates();
     certificates
         .and_then(|chain| chain.first())
-        .and_then(|leaf| hash_of(leaf))
+        .and_then(|leaf| end_point::hash_of(leaf))
         .map_or(Binding::Unsupported, Binding::EndPoint)
-}
-
-/// The certificate hashed as its own signature hashes; SHA-256 for MD5 and SHA-1; `None` where no hash is defined (Ed25519).
-pub(crate) fn hash_of(certificate: &[u8]) -> Option<Vec<u8>> {
-    const RSA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01];
-    const ECDSA_SHA2: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03];
-    const ECDSA_SHA1: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x01];
-    let (body, _) = element(certificate)?;
-    let (_, after_signed_part) = element(body)?;
-    let (algorithm, _) = element(after_signed_part)?;
-    let (oid, _) = element(algorithm)?;
-    let (family, last) = oid.split_at_checked(oid.len().checked_sub(1)?)?;
-    match (family, last) {
-        (RSA, [4 | 5 | 11]) | (ECDSA_SHA2, [2]) => Some(Sha256::digest(certificate).to_vec()),
-        (RSA, [12]) | (ECDSA_SHA2, [3]) => Some(Sha384::digest(certificate).to_vec()),
-        (RSA, [13]) | (ECDSA_SHA2, [4]) => Some(Sha512::digest(certificate).to_vec()),
-        _ if oid == ECDSA_SHA1 => Some(Sha256::digest(certificate).to_vec()),
-        _ => None,
-    }
-}
-
-/// The contents of the first DER element, and what follows it.
-fn element(der: &[u8]) -> Option<(&[u8], &[u8])> {
-    let (&[_tag, first], rest) = der.split_first_chunk::<2>()?;
-    if first < 0x80 {
-        return rest.split_at_checked(usize::from(first));
-    }
-    let (length, rest) = rest.split_at_checked(usize::from(first & 0x7f))?;
-    if length.len() > 3 {
-        return None;
-    }
-    let length = length
-        .iter()
-        .fold(0usize, |sum, &byte| sum << 8 | usize::from(byte));
-    rest.split_at_checked(length)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn certificate(algorithm: &'static rcgen::SignatureAlgorithm) -> Vec<u8> {
-        let key = rcgen::KeyPair::generate_for(algorithm).expect("a key");
-        let params = rcgen::CertificateParams::new(vec!["db.example".to_owned()]).expect("parameters");
-        params.self_signed(&key).expect("a certificate").der().to_vec()
-    }
-
-    #[test]
-    fn the_certificate_is_hashed_as_its_signature_hashes() {
-        let p256 = certificate(&rcgen::PKCS_ECDSA_P256_SHA256);
-        assert_eq!(hash_of(&p256), Some(Sha256::digest(&p256).to_vec()));
-        let p384 = certificate(&rcgen::PKCS_ECDSA_P384_SHA384);
-        assert_eq!(hash_of(&p384), Some(Sha384::digest(&p384).to_vec()));
-        assert_eq!(hash_of(&certificate(&rcgen::PKCS_ED25519)), None);
-        assert_eq!(hash_of(&p256[..20]), None);
-        assert_eq!(hash_of(&[]), None);
-    }
 
     #[test]
     fn a_verifying_mode_needs_roots_that_can_be_read() {

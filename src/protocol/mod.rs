@@ -5,6 +5,7 @@
 //! Source: PostgreSQL manual, chapter "Frontend/Backend Protocol".
 
 pub mod backend;
+pub mod end_point;
 pub mod error;
 pub mod frame;
 pub mod frontend;

@@ -21,6 +21,7 @@ fn answer(in_recovery: bool, timeline: u32, lsn: u64) -> Observation {
             sent_at: Instant::now(),
         },
         replay_age: None,
+        reads_all_stats: true,
     }
 }
 
@@ -191,6 +192,30 @@ fn the_era_grows_with_every_other_incarnation_and_only_then() {
     let (mut board, _) = after(2, &start);
     board.failed(NodeId(0), "gone".into());
     assert_eq!(board.answered(NodeId(0), primary(1)).era, 3, "lost and found");
+}
+
+#[test]
+fn a_probe_counts_only_from_the_primary_that_the_era_is_about() {
+    let (mut board, _) = after(2, &[(0, primary(1)), (1, replica(1))]);
+    let other = |change: fn(&mut Observation)| {
+        let mut answer = primary(1);
+        change(&mut answer);
+        answer
+    };
+    for (what, node, answer, expected) in [
+        ("the same", 0, primary(1), Some(2)),
+        // The prober's connection is not the poller's.
+        ("another connection", 0, other(|o| o.connection = 9), Some(2)),
+        ("another node", 1, primary(1), None),
+        ("restarted", 0, other(|o| o.started_at = 2), None),
+        ("in recovery", 0, replica(1), None),
+        ("another timeline", 0, primary(2), None),
+        ("another system", 0, other(|o| o.system_identifier = 8), None),
+    ] {
+        assert_eq!(board.era_of(NodeId(node), &answer), expected, "{what}");
+    }
+    board.failed(NodeId(0), "gone".into());
+    assert_eq!(board.era_of(NodeId(0), &primary(1)), None, "no primary");
 }
 
 #[test]
