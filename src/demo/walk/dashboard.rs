@@ -29,7 +29,8 @@ const INSERT: &str = "INSERT INTO deals (hotel_id, price_per_night, is_available
 /// Step 1.
 pub(super) async fn cold_and_hit(walk: &Walk<'_>) -> Result<Vec<Figure>, StepError> {
     let client = walk.client().await?;
-    warm_up(walk, &client).await?;
+    let warm_up = Watched::new(walk.cluster, WARM_UP, &[]).await?;
+    remembered(walk, &client, WARM_UP, warm_up).await?;
     let primary = walk.primary().await?;
     // Once unmeasured, so that the direct figure and the cold one both find the table in memory.
     direct(&primary).await?;
@@ -43,18 +44,10 @@ pub(super) async fn cold_and_hit(walk: &Walk<'_>) -> Result<Vec<Figure>, StepErr
     verdict::as_on_primary("the cold dashboard", &first, &truth)?;
 
     let simple = simple_hits(&client, &truth).await?;
-    let hit = dashboard.counts(walk.cluster).await?.since(&computed);
-    verdict::from_cache(HITS as u64, &hit)?;
+    let asked = dashboard.counts(walk.cluster).await?.since(&computed);
+    verdict::from_cache(HITS as u64, &asked)?;
 
     let prepared = prepared_hits(walk, &client, dashboard).await?;
-    let evidence = format!(
-        "median of {HITS}, p99 {}; the servers count no call",
-        figures::duration(simple.quantile(990))
-    );
-    let evidence_prepared = format!(
-        "median of {HITS}, p99 {}; the servers count no call",
-        figures::duration(prepared.quantile(990))
-    );
     Ok(vec![
         Figure::new(
             "cold",
@@ -64,37 +57,46 @@ pub(super) async fn cold_and_hit(walk: &Walk<'_>) -> Result<Vec<Figure>, StepErr
                 figures::duration(on_primary)
             ),
         ),
-        Figure::new("hit, simple", figures::duration(simple.median()), evidence),
-        Figure::new(
-            "hit, prepared",
-            figures::duration(prepared.median()),
-            evidence_prepared,
-        ),
+        hit("hit, simple", &simple),
+        hit("hit, prepared", &prepared),
         Figure::new("cold / hit", figures::ratio(cold, simple.median()), "simple"),
     ])
 }
 
+/// Asks until an answer reached no server, and returns that one: only what is remembered can be outdated by a write.
+///
 /// A proxy that just started reads the catalog first, and remembers nothing before it has.
-async fn warm_up(walk: &Walk<'_>, client: &Client) -> Result<(), StepError> {
-    let watched = Watched::new(walk.cluster, WARM_UP, &[]).await?;
+async fn remembered(
+    walk: &Walk<'_>,
+    client: &Client,
+    sql: &str,
+    watched: Watched,
+) -> Result<Answer, StepError> {
     let deadline = Instant::now() + walk.patience;
     let mut before = watched.counts(walk.cluster).await?;
-    for reads in 1.. {
-        answer(client, WARM_UP)
+    let mut reads = 0;
+    loop {
+        let answer = answer(client, sql)
             .await
-            .map_err(StepError::proxied("counting the hotels"))?;
+            .map_err(StepError::proxied("reading what should be remembered"))?;
+        reads += 1;
         let now = watched.counts(walk.cluster).await?;
-        let asked = now.since(&before);
-        if asked.total() == 0 {
-            break;
+        let counts = now.since(&before);
+        if counts.total() == 0 {
+            return Ok(answer);
         }
         if Instant::now() >= deadline {
-            return Err(Refuted::NeverRemembers { reads, counts: asked }.into());
+            return Err(Refuted::NeverRemembers { reads, counts }.into());
         }
         before = now;
         tokio::time::sleep(RETRY_INTERVAL).await;
     }
-    Ok(())
+}
+
+fn hit(label: &'static str, measured: &Latencies) -> Figure {
+    let p99 = figures::duration(measured.quantile(990));
+    let note = format!("median of {HITS}, p99 {p99}; the servers count no call");
+    Figure::new(label, figures::duration(measured.median()), note)
 }
 
 async fn simple_hits(client: &Client, truth: &Answer) -> Result<Latencies, StepError> {
@@ -142,7 +144,7 @@ pub(super) async fn after_a_write(walk: &Walk<'_>) -> Result<Vec<Figure>, StepEr
     let mut measured = Vec::with_capacity(ROUNDS);
     let mut deals = Vec::with_capacity(ROUNDS);
     for _ in 0..ROUNDS {
-        let before = deals_in_toronto(&remembered(walk, &reader, watched).await?);
+        let before = deals_in_toronto(&remembered(walk, &reader, DASHBOARD, watched).await?);
         writer
             .execute(INSERT, &[&hotel])
             .await
@@ -154,7 +156,7 @@ pub(super) async fn after_a_write(walk: &Walk<'_>) -> Result<Vec<Figure>, StepEr
         measured.push(latency);
         deals.push(figures::count(before));
     }
-    let last = deals_in_toronto(&remembered(walk, &reader, watched).await?);
+    let last = deals_in_toronto(&remembered(walk, &reader, DASHBOARD, watched).await?);
     let measured = Latencies::new(measured);
     Ok(vec![
         Figure::new(
@@ -168,16 +170,6 @@ pub(super) async fn after_a_write(walk: &Walk<'_>) -> Result<Vec<Figure>, StepEr
             "median; each equal to the primary's own answer, and the one before each from memory",
         ),
     ])
-}
-
-/// The dashboard, once it is one that reaches no server: only such a one can be outdated by a write.
-async fn remembered(walk: &Walk<'_>, reader: &Client, watched: Watched) -> Result<Answer, StepError> {
-    proxied(reader).await?;
-    let start = watched.counts(walk.cluster).await?;
-    let remembered = proxied(reader).await?;
-    let counts = watched.counts(walk.cluster).await?.since(&start);
-    verdict::from_cache(1, &counts)?;
-    Ok(remembered)
 }
 
 async fn proxied(client: &Client) -> Result<Answer, StepError> {
