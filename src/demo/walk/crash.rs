@@ -38,12 +38,11 @@ pub(super) async fn killed_replica(walk: &Walk<'_>) -> Result<Vec<Figure>, StepE
     let start = watched.counts(walk.cluster).await?;
     let mut crowd = Crowd::gather(walk, ids, truth).await?;
     crowd.read_at_least(Phase::Before).await?;
-    let before_kill = watched.counts(walk.cluster).await?;
-    let before = before_kill.since(&start);
+    crowd.enter(Phase::During);
+    let before = watched.counts(walk.cluster).await?.since(&start);
     verdict::was_at_work(&name, crowd.reads(Phase::Before), &before)?;
     verdict::ran_on_servers("before", u64::from(READS_MIN), &before)?;
 
-    crowd.enter(Phase::During);
     walk.cluster.kill_hard(victim).await?;
     let killed = watched.counts(walk.cluster).await?;
     crowd.enter(Phase::After);

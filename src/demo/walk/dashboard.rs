@@ -41,7 +41,7 @@ pub(super) async fn cold_and_hit(walk: &Walk<'_>) -> Result<Vec<Figure>, StepErr
     let (first, cold) = timed(proxied(&client)).await?;
     let computed = dashboard.counts(walk.cluster).await?;
     verdict::computed(&computed.since(&start))?;
-    verdict::as_on_primary("the cold dashboard", &first, &truth)?;
+    verdict::rows_as_on_primary("the cold dashboard", &first, &truth)?;
 
     let simple = simple_hits(&client, &truth).await?;
     let asked = dashboard.counts(walk.cluster).await?.since(&computed);
@@ -103,7 +103,7 @@ async fn simple_hits(client: &Client, truth: &Answer) -> Result<Latencies, StepE
     let mut measured = Vec::with_capacity(HITS);
     for _ in 0..HITS {
         let (hit, latency) = timed(proxied(client)).await?;
-        verdict::as_on_primary("a dashboard from memory", &hit, truth)?;
+        verdict::rows_as_on_primary("a dashboard from memory", &hit, truth)?;
         measured.push(latency);
     }
     Ok(Latencies::new(measured))
@@ -124,7 +124,7 @@ async fn prepared_hits(walk: &Walk<'_>, client: &Client, watched: Watched) -> Re
     let mut measured = Vec::with_capacity(HITS);
     for _ in 0..HITS {
         let (rows, latency) = timed(client.query(&statement, &[])).await.map_err(&failed)?;
-        verdict::as_on_primary("a prepared dashboard from memory", &raw(&rows), &truth)?;
+        verdict::rows_as_on_primary("a prepared dashboard from memory", &raw(&rows), &truth)?;
         measured.push(latency);
     }
     let counts = watched.counts(walk.cluster).await?.since(&start);
@@ -150,7 +150,7 @@ pub(super) async fn after_a_write(walk: &Walk<'_>) -> Result<Vec<Figure>, StepEr
             .await
             .map_err(StepError::proxied("inserting a deal"))?;
         let (after, latency) = timed(proxied(&reader)).await?;
-        verdict::as_on_primary("the dashboard after an insert", &after, &direct(&primary).await?)?;
+        verdict::rows_as_on_primary("the dashboard after an insert", &after, &direct(&primary).await?)?;
         // The primary's own answer is no proof if the insert never happened.
         verdict::one_more(before, deals_in_toronto(&after))?;
         measured.push(latency);

@@ -46,7 +46,7 @@ pub(super) async fn one_call(walk: &Walk<'_>) -> Result<Vec<Figure>, StepError> 
         let (answer, latency) = done
             .expect("a client does not panic")
             .map_err(StepError::proxied("reading the good hotels' dashboard"))?;
-        verdict::as_on_primary("one of 300 dashboards", &answer, &truth)?;
+        verdict::rows_as_on_primary("one of 300 dashboards", &answer, &truth)?;
         measured.push(latency);
     }
     let counts = watched.counts(walk.cluster).await?.since(&start);

@@ -232,7 +232,20 @@ pub(super) fn as_on_primary<A: PartialEq + fmt::Debug>(
     })
 }
 
-/// A dashboard has fifty rows: the beginning is enough for a message.
+/// The same for many rows: a refusal shows the first that differs.
+pub(super) fn rows_as_on_primary<R: PartialEq + fmt::Debug>(
+    what: &'static str,
+    proxied: &[R],
+    direct: &[R],
+) -> Result<(), Refuted> {
+    let rows = 0..proxied.len().max(direct.len());
+    for (proxied, direct) in rows.map(|at| (proxied.get(at), direct.get(at))) {
+        as_on_primary(what, &proxied, &direct)?;
+    }
+    Ok(())
+}
+
+/// A message is one line.
 fn excerpt(answer: &impl fmt::Debug) -> String {
     const CHARACTERS_MAX: usize = 120;
     let whole = format!("{answer:?}");
@@ -326,6 +339,17 @@ mod tests {
             "the deal: the answer differs from the primary's own (proxy: \"1.00\"; primary: \"2.00\")"
         );
         assert!(as_on_primary("the deal", &1, &1).is_ok());
+        assert!(rows_as_on_primary("rows", &[1, 2], &[1, 2]).is_ok());
+        let refused = rows_as_on_primary("rows", &[1, 2, 4], &[1, 3, 4]).expect_err("the second differs");
+        assert!(
+            refused.to_string().contains("(proxy: Some(2); primary: Some(3))"),
+            "{refused}"
+        );
+        let refused = rows_as_on_primary("rows", &[1], &[1, 3]).expect_err("a row is missing");
+        assert!(
+            refused.to_string().contains("(proxy: None; primary: Some(3))"),
+            "{refused}"
+        );
         assert!(one_more(7, 8).is_ok());
         assert!(one_more(7, 7).is_err());
         assert!(one_more(7, 9).is_err());
