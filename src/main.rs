@@ -1,5 +1,9 @@
-//! The `pgladder` program: parses arguments and calls a command.
+//! The `pgladder` program: runs the command line and hands its exit status to the system.
 //!
-//! Everything it does lives in the library; this file only turns an error into an exit code.
+//! Everything it does lives in the library, so that tests and other programs reach it without a process.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    pgladder::cli::run()
+}

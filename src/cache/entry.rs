@@ -3,6 +3,7 @@
 //! Made by the session at the end of a fill, kept by `store`, read by every hit. Immutable: a newer answer is another
 //! entry. Its age is monotonic and counts from before the query was sent.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -28,6 +29,8 @@ pub struct Entry {
     pub answer: Answer,
     /// Clocks under which it was read.
     pub note: Note,
+    /// Address of the node that made it.
+    pub node: Arc<str>,
     /// When the query that made it was sent.
     pub asked_at: Instant,
     /// How long it may be served.
@@ -70,6 +73,7 @@ mod tests {
         let entry = Entry {
             answer,
             note: Clocks::new(1, 0).note(&[1]),
+            node: "db1:5432".into(),
             asked_at,
             ttl,
             cost,

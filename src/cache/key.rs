@@ -4,7 +4,7 @@
 //! preceded by its length, so that no two requests run together into the same bytes. The hash only finds the place: a hit
 //! compares all bytes.
 
-use std::hash::{Hash, Hasher};
+use std::hash::{BuildHasher, Hash, Hasher};
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -15,6 +15,8 @@ pub enum Form {
     Simple,
     /// Extended query: Parse or a prepared statement, Bind, Execute.
     Extended,
+    /// Extended query with a Describe of the portal: its answer begins with a description.
+    Described,
 }
 
 /// What an answer depends on besides its text and parameters.
@@ -81,11 +83,17 @@ impl Key {
         out.put_u8(match request.form {
             Form::Simple => b'Q',
             Form::Extended => b'E',
+            Form::Described => b'D',
         });
         for part in parts {
             put(&mut out, part);
         }
         Self(out.freeze())
+    }
+
+    /// A hash that tells most keys apart: for admission, where a mistake costs a miss.
+    pub fn fingerprint(&self) -> u64 {
+        foldhash::fast::FixedState::default().hash_one(&self.0)
     }
 
     /// Bytes that it occupies.

@@ -15,9 +15,11 @@ mod snapshot;
 #[cfg(test)]
 mod tests;
 pub mod verdict;
+pub mod verdicts;
 
 pub use fingerprint::fingerprint;
 pub use judge::judge_without_catalog;
 pub use load::LoadError;
 pub use path::Path;
 pub use snapshot::{Allowed, Catalog, QualifiedName};
+pub use verdicts::{Subject, Verdicts};

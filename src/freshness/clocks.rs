@@ -167,6 +167,11 @@ impl Clocks {
         }
     }
 
+    /// The era whose positions its fences are.
+    pub fn era(&self) -> u64 {
+        self.era
+    }
+
     /// What a replica must have replayed to serve a read of these tables at `fresh`.
     pub fn fence(&self, tables: &[Oid]) -> Fence {
         let known = tables.iter().filter_map(|table| self.tables.get(table));

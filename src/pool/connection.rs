@@ -12,7 +12,6 @@ use bytes::{Bytes, BytesMut};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::cluster::NodeId;
-use crate::pool::applied::AppliedSettings;
 use crate::pool::facts::LoginFacts;
 use crate::pool::prepared::PreparedNames;
 use crate::pool::stream::ServerStream;
@@ -39,6 +38,9 @@ pub struct CancelTarget {
     /// Its secret: 4 bytes in protocol 3.0.
     pub secret: Bytes,
 }
+
+/// Values by the setting's name in lower case.
+pub type AppliedSettings = BTreeMap<Box<str>, Box<str>>;
 
 /// A logged-in connection.
 #[derive(Debug)]
@@ -71,6 +73,8 @@ pub struct ServerConnection {
     pub prepared: PreparedNames,
     /// The settings changed since login.
     pub settings: AppliedSettings,
+    /// The session that ran something here whose trace cannot be told: anybody else resets the connection in full first.
+    pub tainted_by: Option<u64>,
     pub(crate) generation: u64,
     pub(crate) _slot: OwnedSemaphorePermit,
 }

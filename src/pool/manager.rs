@@ -12,7 +12,7 @@ use bytes::BytesMut;
 
 use crate::pool::address::Address;
 use crate::pool::connect;
-use crate::pool::connection::{PoolKey, ServerConnection};
+use crate::pool::connection::{AppliedSettings, PoolKey, ServerConnection};
 use crate::pool::credentials::Credentials;
 use crate::pool::demand::Demand;
 use crate::pool::error::ConnectError;
@@ -123,7 +123,8 @@ impl Connector {
             replayed: None,
             dirty: false,
             prepared: ServerConnection::prepared_names(settings.prepared_statements_max),
-            settings: crate::pool::applied::AppliedSettings::default(),
+            settings: AppliedSettings::new(),
+            tainted_by: None,
             generation,
             _slot: slot,
         }))

@@ -6,8 +6,7 @@
 //! nothing after the login: framing the answers is the session's.
 
 pub mod address;
-pub mod applied;
-mod connect;
+pub(crate) mod connect;
 pub mod connection;
 pub mod credentials;
 mod demand;
@@ -26,8 +25,7 @@ pub mod tls;
 mod verifier;
 
 pub use address::Address;
-pub use applied::{AppliedSettings, SettingChange};
-pub use connection::{CancelTarget, PoolKey, ServerConnection};
+pub use connection::{AppliedSettings, CancelTarget, PoolKey, ServerConnection};
 pub use credentials::{Credentials, FirstOf, Secret};
 pub use error::{CancelError, ConnectError, PoolError, Refusal};
 pub use facts::LoginFacts;

@@ -114,6 +114,12 @@ pub struct Pools {
     by_key: Mutex<HashMap<PoolKey, Arc<Pool>>>,
 }
 
+impl std::fmt::Debug for Pools {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pools").finish_non_exhaustive()
+    }
+}
+
 impl Pools {
     /// No connection is made yet.
     pub fn new(

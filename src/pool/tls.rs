@@ -181,7 +181,7 @@ pub(crate) fn end_point(stream: &TlsStream<TcpStream>) -> Binding {
 }
 
 /// The certificate hashed as its own signature hashes; SHA-256 for MD5 and SHA-1; `None` where no hash is defined (Ed25519).
-fn hash_of(certificate: &[u8]) -> Option<Vec<u8>> {
+pub(crate) fn hash_of(certificate: &[u8]) -> Option<Vec<u8>> {
     const RSA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01];
     const ECDSA_SHA2: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03];
     const ECDSA_SHA1: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x01];

@@ -82,14 +82,15 @@ pub fn backend_key_data(process: i32, secret: &[u8], out: &mut BytesMut) {
     encode(&BackendKeyData::new(process, key), out);
 }
 
-/// Appends NegotiateProtocolVersion: the newest minor version spoken here, and the `_pq_.` options not known here.
-pub fn negotiate_version(newest_minor: i32, unsupported: Vec<String>, out: &mut BytesMut) {
-    encode(&NegotiateProtocolVersion::new(newest_minor, unsupported), out);
+/// Appends NegotiateProtocolVersion: the newest version spoken here, major and minor as in a StartupMessage (the manual says
+/// minor, but what PostgreSQL sends and libpq reads is both), and the `_pq_.` options not known here.
+pub fn negotiate_version(newest: i32, unsupported: Vec<String>, out: &mut BytesMut) {
+    encode(&NegotiateProtocolVersion::new(newest, unsupported), out);
 }
 
-/// Appends RowDescription for columns of type text.
-pub fn text_columns(names: &[&str], out: &mut BytesMut) {
-    let column = |name: &&str| FieldDescription::new((*name).to_owned(), 0, 0, TEXT, -1, -1, 0);
+/// Appends RowDescription for columns of type text, whose bytes are the same in text (0) and binary (1) format.
+pub fn text_columns(names: &[&str], format: i16, out: &mut BytesMut) {
+    let column = |name: &&str| FieldDescription::new((*name).to_owned(), 0, 0, TEXT, -1, -1, format);
     encode(&RowDescription::new(names.iter().map(column).collect()), out);
 }
 
@@ -154,7 +155,7 @@ mod tests {
     #[test]
     fn a_text_column_says_its_type() {
         let mut out = BytesMut::new();
-        text_columns(&["node"], &mut out);
+        text_columns(&["node"], 0, &mut out);
         assert_eq!(out[0], b'T');
         assert_eq!(&out[5..12], b"\0\x01node\0");
         assert_eq!(out[18..22], TEXT.to_be_bytes());

@@ -31,6 +31,8 @@ pub const INVALID_PASSWORD: &str = "28P01";
 pub const SERIALIZATION_FAILURE: &str = "40001";
 /// `syntax_error`.
 pub const SYNTAX_ERROR: &str = "42601";
+/// `undefined_object`.
+pub const UNDEFINED_OBJECT: &str = "42704";
 /// `duplicate_prepared_statement`.
 pub const DUPLICATE_PREPARED_STATEMENT: &str = "42P05";
 /// `too_many_connections`.

@@ -88,6 +88,17 @@ impl Answers {
         }
     }
 
+    /// Is the proxy to say something before the server's next answer?
+    pub fn has_words(&self) -> bool {
+        matches!(self.queue.front(), Some(Expected::Say(_)))
+    }
+
+    /// A COPY has begun: the server ignores the Syncs that were sent behind it.
+    pub fn forget_syncs(&mut self) {
+        self.queue
+            .retain(|expected| !matches!(expected, Expected::Server(Sent::Sync, _)));
+    }
+
     /// A message of type `tag` arrived. `spoken` was called since the last one.
     pub fn arrived(&mut self, tag: u8) -> Result<Verdict, OutOfStep> {
         // Notices, notifications and parameter changes come at any moment and answer nothing.

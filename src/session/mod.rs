@@ -3,6 +3,31 @@
 //! Called by the listener with a socket. Parts that decide without a socket, such as which answer of a server belongs to
 //! which message of the client, are pure and stand in files of their own.
 
+pub mod acquire;
 pub mod answers;
+pub mod batch;
+pub mod cached;
+pub mod cancel;
+pub mod client;
+mod deliver;
+pub mod derived;
+pub mod effects;
+pub mod exchange;
+pub mod held;
+pub mod last;
+pub mod login;
+pub mod own;
+pub mod perform;
+pub mod proxy;
+mod query;
+pub mod run;
 pub mod settings;
+pub mod statements;
+pub mod stream;
 pub mod unit;
+pub mod wire;
+pub mod writes;
+
+pub use client::{Client, Peer};
+pub use proxy::{CacheSettings, Counters, Parts, Proxy, SessionSettings};
+pub use run::run;

@@ -9,6 +9,9 @@ use std::collections::BTreeMap;
 /// Values by the setting's name in lower case, as `current_setting` shows them.
 pub type Values = BTreeMap<Box<str>, Box<str>>;
 
+/// What the names of the proxy's own settings begin with.
+pub const OWN_PREFIX: &str = "pgladder.";
+
 /// The settings of one session.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Settings {
@@ -71,6 +74,11 @@ impl Settings {
         self.now = State::default();
     }
 
+    /// A transaction is open, explicit or implicit.
+    pub fn in_transaction(&self) -> bool {
+        !self.open.is_empty()
+    }
+
     /// BEGIN.
     pub fn begin(&mut self) {
         if self.open.is_empty() {
@@ -130,16 +138,27 @@ impl Settings {
     }
 
     /// What a server connection must be set to, beyond its own login values, before it serves this session outside a
-    /// transaction.
+    /// transaction. The proxy's own settings are none of a server's.
     pub fn wanted(&self) -> Values {
-        let mut values = self.startup.clone();
-        values.extend(
-            self.now
-                .session
-                .iter()
-                .map(|(name, value)| (name.clone(), value.clone())),
-        );
-        values
+        let layers = [&self.startup, &self.now.session];
+        let all = layers.into_iter().flatten();
+        all.filter(|(name, _)| !name.starts_with(OWN_PREFIX))
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect()
+    }
+
+    /// What SET has left, the proxy's own settings left out.
+    pub fn set_by_session(&self) -> impl Iterator<Item = (&Box<str>, &Box<str>)> {
+        let set = self.now.session.iter();
+        set.filter(|(name, _)| !name.starts_with(OWN_PREFIX))
+    }
+
+    /// The names that startup, session or transaction gave a value.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        let layers = [&self.startup, &self.now.session, &self.now.local];
+        layers
+            .into_iter()
+            .flat_map(|values| values.keys().map(|name| &**name))
     }
 
     fn find(&self, name: &str) -> Option<usize> {

@@ -41,6 +41,17 @@ pub enum Unit {
     Terminate,
 }
 
+impl Unit {
+    /// Bytes that it occupies at the head of the buffer.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Query(frame) | Self::Function(frame) | Self::Stray(frame) => frame.end(),
+            Self::Batch(frames, _) => frames.last().map_or(0, Frame::end),
+            Self::Terminate => 0,
+        }
+    }
+}
+
 /// The client's stream has no meaning from here on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum UnitError {

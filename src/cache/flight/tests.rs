@@ -29,6 +29,7 @@ fn answer(clocks: &Clocks) -> Outcome {
             rows: Bytes::from_static(b"rows"),
         },
         note: clocks.note(&[1]),
+        node: "db1:5432".into(),
         asked_at: Instant::now(),
         ttl: Duration::from_secs(1),
         cost: Duration::ZERO,

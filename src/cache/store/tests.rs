@@ -31,6 +31,7 @@ fn entry(tables: &[Oid], bytes: usize) -> Entry {
             rows: Bytes::from(vec![0; bytes]),
         },
         note: Clocks::new(1, 0).note(tables),
+        node: "db1:5432".into(),
         asked_at: Instant::now(),
         ttl: Duration::from_secs(300),
         cost: Duration::ZERO,

@@ -1,0 +1,408 @@
+//! One database as the sessions see it: its clocks behind one lock, its catalog, and the verdicts made under that.
+//!
+//! Called by every session of the database around each statement. Invariants: a verdict is made under the current generation
+//! or without a catalog at all; after a commit that may have changed the catalog, none is used until the catalog has been read
+//! or its fingerprint compared anew. It opens no connection: `catalogs` does.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use arc_swap::ArcSwapOption;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use super::clocks::{Clocks, Mark, Note, Scope};
+use super::fence::Fence;
+use crate::catalog::verdict::{Oid, Verdict, WriteSet};
+use crate::catalog::{Allowed, Catalog, Subject, Verdicts, judge_without_catalog};
+use crate::cluster::Ticks;
+use crate::protocol::lsn::Lsn;
+use crate::sql::analyze;
+use crate::sql::statement::{Hints, Kind, Script, Statement};
+
+/// Bytes that the verdicts of one database may take.
+const VERDICT_BYTES_MAX: usize = 32 << 20;
+
+/// What a read notes before it begins, all at one moment.
+#[derive(Debug, Clone)]
+pub struct Begun {
+    /// The epochs of what it reads.
+    pub note: Note,
+    /// What a replica must have replayed to serve it.
+    pub fence: Fence,
+    /// The era that the fence belongs to.
+    pub era: u64,
+    /// A commit on its tables is in flight: its answer must not be stored.
+    pub in_flight: bool,
+    /// Such a commit is known to write one of them: whoever has read from the primary may have seen it.
+    pub known_in_flight: bool,
+}
+
+/// The shared state of one database.
+#[derive(Debug)]
+pub struct Database {
+    /// Its name.
+    pub name: Arc<str>,
+    clocks: Mutex<Clocks>,
+    ticks: Arc<Ticks>,
+    allowed: Arc<Allowed>,
+    /// The generation that a catalog must have to be used.
+    generation: AtomicU64,
+    /// The latest event after which the catalog may have changed ...
+    doubted: AtomicU64,
+    /// ... and the latest one that a load or a fingerprint taken afterwards has covered.
+    verified: AtomicU64,
+    /// Catalog changes that were sent and not yet acknowledged.
+    changing: AtomicU64,
+    catalog: ArcSwapOption<Catalog>,
+    verdicts: Verdicts,
+    pub(super) reload: Notify,
+    problem: Mutex<Option<String>>,
+}
+
+impl Database {
+    pub(super) fn new(name: Arc<str>, era: u64, ticks: Arc<Ticks>, allowed: Arc<Allowed>) -> Self {
+        let now = ticks.raise();
+        Self {
+            name,
+            clocks: Mutex::new(Clocks::new(era, now)),
+            ticks,
+            allowed,
+            generation: AtomicU64::new(1),
+            doubted: AtomicU64::new(0),
+            verified: AtomicU64::new(0),
+            changing: AtomicU64::new(0),
+            catalog: ArcSwapOption::empty(),
+            verdicts: Verdicts::new(VERDICT_BYTES_MAX),
+            reload: Notify::new(),
+            problem: Mutex::new(None),
+        }
+    }
+
+    /// The verdict on a text under a search path, as of now.
+    pub fn verdict(&self, subject: &Subject) -> Arc<Verdict> {
+        let known = self.verdicts.find(subject);
+        let Some(catalog) = self.catalog() else {
+            let script = known.map_or_else(|| read(&subject.sql), |verdict| Arc::clone(&verdict.script));
+            return Arc::new(judge_without_catalog(script));
+        };
+        if let Some(verdict) = &known
+            && verdict.generation == catalog.generation
+        {
+            return Arc::clone(verdict);
+        }
+        let script = known.map_or_else(|| read(&subject.sql), |verdict| Arc::clone(&verdict.script));
+        let path = crate::catalog::Path {
+            schemas: subject.path.split('\0').map(Into::into).collect(),
+        };
+        let verdict = Arc::new(catalog.judge(script, &path, &self.allowed));
+        self.verdicts.insert(subject.clone(), Arc::clone(&verdict));
+        verdict
+    }
+
+    /// The verdict on a text that cannot be read: it may do anything.
+    pub fn unread() -> Arc<Verdict> {
+        Arc::new(judge_without_catalog(unread()))
+    }
+
+    /// The catalog, while it is known to hold.
+    pub fn catalog(&self) -> Option<Arc<Catalog>> {
+        let doubted = self.doubted.load(Ordering::SeqCst);
+        let catalog = self.catalog.load_full()?;
+        let holds =
+            catalog.generation == self.generation() && self.verified.load(Ordering::SeqCst) >= doubted;
+        holds.then_some(catalog)
+    }
+
+    /// The current generation of the catalog.
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::SeqCst)
+    }
+
+    /// Why there is no catalog, where loading it failed.
+    pub fn problem(&self) -> Option<String> {
+        self.problem.lock().clone()
+    }
+
+    /// Notes all that a read of these tables must know, before it is sent.
+    pub fn begin(&self, tables: &[Oid]) -> Begun {
+        let clocks = self.clocks.lock();
+        Begun {
+            note: clocks.note(tables),
+            fence: clocks.fence(tables),
+            era: clocks.era(),
+            in_flight: clocks.in_flight(tables),
+            known_in_flight: clocks.known_in_flight(tables),
+        }
+    }
+
+    /// No write of the note's tables was acknowledged since it was taken, and none that is known is on its way.
+    pub fn is_current(&self, note: &Note) -> Currency {
+        let clocks = self.clocks.lock();
+        if !clocks.is_current(note) {
+            return Currency::Outdated;
+        }
+        let tables: Vec<Oid> = note.tables().collect();
+        if clocks.known_in_flight(&tables) {
+            Currency::InFlight
+        } else {
+            Currency::Current
+        }
+    }
+
+    /// May an answer that was read under the note be stored, or shared with one who comes now?
+    pub fn may_share(&self, note: &Note) -> bool {
+        self.clocks.lock().may_share(note)
+    }
+
+    /// A statement that can commit these writes is about to be sent.
+    pub fn announce(&self, writes: &Writes) -> Announced {
+        if writes.catalog.is_some() {
+            self.changing.fetch_add(1, Ordering::SeqCst);
+        }
+        Announced {
+            mark: self.clocks.lock().announce(writes.scope.clone()),
+            catalog: writes.catalog.is_some(),
+        }
+    }
+
+    /// These writes may have been committed. To be called before anything that acknowledges them is forwarded.
+    pub fn acknowledge(&self, writes: &Writes) {
+        if writes.catalog.is_some() {
+            self.change_catalog();
+        } else if writes.scope == Scope::Everything {
+            self.doubt_catalog();
+        }
+        let now = self.ticks.raise();
+        self.clocks.lock().acknowledge(&writes.scope, now);
+    }
+
+    /// What was announced is over: its unit ended, or its server process is gone.
+    pub fn land(&self, announced: Announced) {
+        if announced.catalog {
+            self.changing.fetch_sub(1, Ordering::SeqCst);
+        }
+        self.clocks.lock().land(announced.mark);
+    }
+
+    /// A change of the catalog is on its way: a replica may show names in a new meaning, whose tables are not known here.
+    pub fn catalog_is_changing(&self) -> bool {
+        self.changing.load(Ordering::SeqCst) > 0
+    }
+
+    /// The catalog changed: whatever was made under its generation is void.
+    pub fn change_catalog(&self) {
+        self.generation.fetch_add(1, Ordering::SeqCst);
+        self.reload.notify_one();
+    }
+
+    /// The catalog may have changed: it is not used until its fingerprint has been compared.
+    pub fn doubt_catalog(&self) {
+        self.doubted.fetch_add(1, Ordering::SeqCst);
+        self.reload.notify_one();
+    }
+
+    pub(super) fn begin_era(&self, era: u64) {
+        let now = self.ticks.raise();
+        self.clocks.lock().begin_era(era, now);
+        self.change_catalog();
+    }
+
+    pub(super) fn settle(&self, era: u64, covers: u64, lsn: Lsn) {
+        self.clocks.lock().settle(era, covers, lsn);
+    }
+
+    pub(super) fn doubts(&self) -> u64 {
+        self.doubted.load(Ordering::SeqCst)
+    }
+
+    /// A load or a fingerprint that began when `doubts` was read has shown the catalog to hold.
+    pub(super) fn verify(&self, doubts: u64) {
+        self.verified.fetch_max(doubts, Ordering::SeqCst);
+    }
+
+    pub(super) fn install(&self, catalog: Catalog) {
+        *self.problem.lock() = None;
+        self.catalog.store(Some(Arc::new(catalog)));
+    }
+
+    /// The catalog as it was last read, whether it still holds or not.
+    pub(super) fn latest_catalog(&self) -> Option<Arc<Catalog>> {
+        self.catalog.load_full()
+    }
+
+    pub(super) fn complain(&self, problem: String) {
+        *self.problem.lock() = Some(problem);
+    }
+}
+
+/// How an entry's note stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Currency {
+    /// Nothing was written since.
+    Current,
+    /// Nothing was acknowledged since, but a known write of its tables is on its way.
+    InFlight,
+    /// A write was acknowledged since.
+    Outdated,
+}
+
+/// What a statement or a transaction may change when it commits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Writes {
+    scope: Scope,
+    /// The catalog changes; `true` where it does in all databases.
+    catalog: Option<bool>,
+}
+
+impl Writes {
+    /// Of a write set; `None` where nothing can change.
+    pub fn of(set: &WriteSet) -> Option<Self> {
+        let catalog = match set {
+            WriteSet::Catalog { global } => Some(*global),
+            _ => None,
+        };
+        Scope::of(set).map(|scope| Self { scope, catalog })
+    }
+
+    /// Anything at all.
+    pub fn everything() -> Self {
+        Self {
+            scope: Scope::Everything,
+            catalog: None,
+        }
+    }
+
+    /// Both together.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            scope: self.scope.union(other.scope),
+            catalog: self.catalog.max(other.catalog),
+        }
+    }
+
+    /// The tables, or `None` for anything.
+    pub fn tables(&self) -> Option<&[Oid]> {
+        match &self.scope {
+            Scope::Tables(tables) => Some(tables),
+            Scope::Everything => None,
+        }
+    }
+
+    /// Anything may change, and it cannot be told what.
+    pub fn is_unknown(&self) -> bool {
+        self.scope == Scope::Everything && self.catalog.is_none()
+    }
+
+    /// Do objects of all databases change?
+    pub fn is_global(&self) -> bool {
+        self.catalog == Some(true)
+    }
+}
+
+/// Proof of an announcement; given back to `Database::land`, once.
+#[derive(Debug)]
+#[must_use = "a commit that never lands forbids its tables to the cache for ever"]
+pub struct Announced {
+    mark: Mark,
+    catalog: bool,
+}
+
+/// The facts of a text; of one that is too long or not UTF-8, that nothing is known of it.
+fn read(sql: &[u8]) -> Arc<Script> {
+    analyze(sql).map_or_else(|_| unread(), Arc::new)
+}
+
+fn unread() -> Arc<Script> {
+    let statement = Statement {
+        kind: Kind::Other("".into()),
+        reads: Vec::new(),
+        writes: Vec::new(),
+        calls: Vec::new(),
+        types: Vec::new(),
+        operators: Vec::new(),
+        aggregates: false,
+        doubts: Vec::new(),
+    };
+    Arc::new(Script {
+        statements: vec![statement],
+        hints: Hints::default(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn database() -> Database {
+        Database::new("shop".into(), 1, Arc::default(), Arc::default())
+    }
+
+    #[test]
+    fn writes_together_are_as_wide_as_the_widest() {
+        let of = |set: WriteSet| Writes::of(&set).expect("writes");
+        let rows = of(WriteSet::Tables([3].into()));
+        let more = of(WriteSet::Tables([1, 3].into()));
+        let ddl = of(WriteSet::Catalog { global: false });
+        let roles = of(WriteSet::Catalog { global: true });
+        assert_eq!(rows.clone().and(more).tables(), Some(&[1, 3][..]));
+        assert_eq!(rows.clone().and(Writes::everything()).tables(), None);
+        assert!(ddl.clone().and(roles).is_global());
+        assert!(!rows.and(ddl).is_global());
+        assert_eq!(Writes::of(&WriteSet::None), None);
+    }
+
+    #[test]
+    fn a_note_falls_with_the_acknowledgement_and_a_flight_forbids_sharing() {
+        let database = database();
+        let writes = Writes::of(&WriteSet::Tables([7].into())).expect("writes");
+        let begun = database.begin(&[7]);
+        assert_eq!(database.is_current(&begun.note), Currency::Current);
+        let announced = database.announce(&writes);
+        assert_eq!(database.is_current(&begun.note), Currency::InFlight);
+        assert!(!database.may_share(&begun.note));
+        assert!(database.begin(&[7]).in_flight);
+        database.acknowledge(&writes);
+        database.land(announced);
+        assert_eq!(database.is_current(&begun.note), Currency::Outdated);
+        assert!(database.may_share(&database.begin(&[7]).note));
+    }
+
+    #[test]
+    fn a_catalog_change_is_changing_until_it_lands_and_moves_the_generation_when_acknowledged() {
+        let database = database();
+        let ddl = Writes::of(&WriteSet::Catalog { global: false }).expect("writes");
+        let before = database.generation();
+        let announced = database.announce(&ddl);
+        assert!(database.catalog_is_changing());
+        assert_eq!(database.generation(), before);
+        database.acknowledge(&ddl);
+        assert!(database.generation() > before);
+        database.land(announced);
+        assert!(!database.catalog_is_changing());
+    }
+
+    #[test]
+    fn without_a_catalog_nothing_is_shared_or_sent_to_a_replica_that_reads_a_table() {
+        let database = database();
+        let subject = Subject {
+            path: "public".into(),
+            sql: bytes::Bytes::from_static(b"select count(*) from deals"),
+        };
+        let verdict = database.verdict(&subject);
+        assert!(verdict.replica.is_err());
+        assert!(verdict.cache.is_err());
+    }
+
+    #[test]
+    fn a_text_too_long_to_read_may_write_anything() {
+        let database = database();
+        let subject = Subject {
+            path: "public".into(),
+            sql: vec![b' '; 40_000].into(),
+        };
+        let verdict = database.verdict(&subject);
+        assert!(matches!(verdict.writes, WriteSet::Unknown(_)));
+    }
+}

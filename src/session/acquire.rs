@@ -1,0 +1,255 @@
+//! Borrowing a server connection: from the primary, or from a replica that has replayed what a read needs.
+//!
+//! Called by the session when a unit needs a server. Invariants: a replica's connection is returned only when its position is
+//! known, on this very connection, to have passed the fence, in the era of the fence; whatever the session has set is in force
+//! before the unit is sent. Cancel safe: a dropped borrowing leaves nothing behind.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use tokio::time::Instant;
+
+use super::held::{AskError, Held, ServerLost};
+use super::last::Reason;
+use super::proxy::Proxy;
+use super::settings::{Apply, Values, difference};
+use crate::cluster::{ClusterView, NodeId, Role};
+use crate::freshness::database::Begun;
+use crate::freshness::fence::Fence;
+use crate::pool::{PoolError, PoolKey};
+use crate::protocol::error::{Report, Severity};
+use crate::protocol::lsn::Lsn;
+use crate::protocol::sqlstate;
+use crate::sql::ident::{quote_ident, quote_literal};
+
+/// Why a unit could not be run.
+#[derive(Debug)]
+pub enum Refusal {
+    /// The proxy's own answer.
+    Proxy(Box<Report>),
+    /// A server's ErrorResponse, whole.
+    Server(Bytes),
+}
+
+impl Refusal {
+    /// The server connection was lost.
+    pub fn lost(lost: &ServerLost) -> Self {
+        Self::Proxy(Box::new(Report::error(
+            sqlstate::CONNECTION_FAILURE,
+            lost.to_string(),
+        )))
+    }
+
+    /// A cancel request came while the unit waited.
+    pub fn cancelled() -> Self {
+        Self::Proxy(Box::new(Report::error(
+            sqlstate::QUERY_CANCELED,
+            "canceling statement due to user request",
+        )))
+    }
+
+    /// The same as the end of a connection.
+    #[must_use]
+    pub fn fatal(self) -> Self {
+        match self {
+            Self::Proxy(report) => Self::Proxy(Box::new(Report {
+                severity: Severity::Fatal,
+                ..*report
+            })),
+            server @ Self::Server(_) => server,
+        }
+    }
+
+    /// Appends the ErrorResponse.
+    pub fn encode(&self, out: &mut BytesMut) {
+        match self {
+            Self::Proxy(report) => report.encode(out),
+            Self::Server(frame) => out.extend_from_slice(frame),
+        }
+    }
+}
+
+impl From<PoolError> for Refusal {
+    fn from(error: PoolError) -> Self {
+        let code = match &error {
+            PoolError::Refused(refusal) => return Self::Server(refusal.frame.clone()),
+            PoolError::QueueFull { .. } | PoolError::TimedOut | PoolError::TooManyConnections { .. } => {
+                sqlstate::TOO_MANY_CONNECTIONS
+            }
+            PoolError::Connect(_) | PoolError::UnknownNode(_) => sqlstate::CANNOT_CONNECT,
+        };
+        Self::Proxy(Box::new(Report::error(code, error.to_string())))
+    }
+}
+
+impl From<AskError> for Refusal {
+    fn from(error: AskError) -> Self {
+        match error {
+            AskError::Refused(frame) => Self::Server(frame),
+            AskError::Lost(lost) => Self::lost(&lost),
+        }
+    }
+}
+
+/// Whose connections are borrowed.
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// The role that logs in.
+    pub user: Arc<str>,
+    /// The database.
+    pub database: Arc<str>,
+}
+
+impl Place {
+    /// A connection to the primary, waiting for one to be there.
+    pub async fn primary(&self, proxy: &Proxy) -> Result<Held, Refusal> {
+        let deadline = std::time::Instant::now() + proxy.settings.primary_wait;
+        let Some(primary) = proxy.cluster.wait_for_primary(deadline).await else {
+            let view = proxy.cluster.view();
+            let report = Report::error(
+                sqlstate::CANNOT_CONNECT_NOW,
+                "no primary is available to pgladder",
+            );
+            return Err(Refusal::Proxy(Box::new(match &view.conflict {
+                Some(conflict) => report.detail(conflict.clone()),
+                None => report,
+            })));
+        };
+        Ok(self.lease(proxy, &proxy.cluster.view(), primary, false).await?)
+    }
+
+    /// A connection to a replica that may serve the read; else why there is none, and the primary has to.
+    pub async fn replica(&self, proxy: &Proxy, begun: &Begun) -> Result<Held, Reason> {
+        let view = proxy.cluster.view();
+        if view.era != begun.era {
+            return Err(Reason::FencePending);
+        }
+        let Fence::At(lsn) = begun.fence else {
+            proxy.cluster.request_probe();
+            return Err(Reason::FencePending);
+        };
+        let replica = |ok: &dyn Fn(Lsn) -> bool| {
+            proxy.cluster.pick(&view, |node| {
+                node.role == Role::Replica && node.sample.number > 0 && ok(node.sample.lsn)
+            })
+        };
+        let node = replica(&|replayed| replayed >= lsn)
+            .or_else(|| replica(&|_| true))
+            .ok_or(Reason::NoReplica)?;
+        let mut held = self
+            .lease(proxy, &view, node, true)
+            .await
+            .map_err(|_| Reason::NoReplica)?;
+        let login = &held.lease.login;
+        let same_system =
+            login.system_identifier.is_none() || login.system_identifier == view.system_identifier;
+        if !login.in_recovery || !same_system {
+            return Err(Reason::NoReplica);
+        }
+        if !admits(&mut held, &view, begun.fence).await? {
+            return Err(Reason::ReplicasBehind);
+        }
+        if proxy.cluster.view().era != begun.era {
+            return Err(Reason::FencePending);
+        }
+        Ok(held)
+    }
+
+    async fn lease(
+        &self,
+        proxy: &Proxy,
+        view: &ClusterView,
+        node: NodeId,
+        is_replica: bool,
+    ) -> Result<Held, PoolError> {
+        let key = PoolKey {
+            node,
+            database: Arc::clone(&self.database),
+            user: Arc::clone(&self.user),
+        };
+        let deadline = Instant::now() + proxy.settings.lease_wait;
+        let outstanding = proxy.cluster.track(node);
+        let lease = proxy.pools.lease(&key, deadline).await?;
+        let address = view.node(node).map(|node| node.address.to_string());
+        Ok(Held::new(
+            lease,
+            address.unwrap_or_default().into(),
+            is_replica,
+            outstanding,
+        ))
+    }
+}
+
+/// Has the connection's replica replayed the fence? A sample counts only if it was sent after the connection was open; where
+/// it is too old, the replica is asked on the connection itself.
+async fn admits(held: &mut Held, view: &ClusterView, fence: Fence) -> Result<bool, Reason> {
+    let sample = view.node(held.node).map(|node| node.sample);
+    let sampled = sample.filter(|sample| sample.number > held.lease.opened_at_sample);
+    let known = held.lease.replayed.max(sampled.map(|sample| sample.lsn));
+    if known.is_some_and(|replayed| fence.admits(replayed)) {
+        return Ok(true);
+    }
+    let rows = held
+        .ask("SELECT pg_catalog.pg_last_wal_replay_lsn()")
+        .await
+        .map_err(|_| Reason::NoReplica)?;
+    let answer = rows.first().and_then(Option::as_ref);
+    let text = answer.and_then(|text| std::str::from_utf8(text).ok());
+    let replayed = text.and_then(|text| text.parse::<Lsn>().ok());
+    held.lease.replayed = held.lease.replayed.max(replayed);
+    Ok(replayed.is_some_and(|replayed| fence.admits(replayed)))
+}
+
+/// Brings a borrowed connection to a session's settings. Returns true when something was changed.
+pub(super) async fn bring_to(held: &mut Held, session: u64, wanted: &Values) -> Result<bool, AskError> {
+    if held.lease.tainted_by.is_some_and(|by| by != session) {
+        held.ask("DISCARD ALL").await?;
+        held.lease.settings.clear();
+        held.lease.prepared.clear();
+        held.lease.tainted_by = None;
+    }
+    let steps = difference(&held.lease.settings, wanted);
+    if steps.is_empty() {
+        return Ok(false);
+    }
+    let statements: Vec<String> = steps.iter().map(statement).collect();
+    held.ask(&statements.join("; ")).await?;
+    held.lease.settings.clone_from(wanted);
+    Ok(true)
+}
+
+fn statement(step: &Apply<'_>) -> String {
+    match step {
+        Apply::Set(name, value) => format!(
+            "SELECT pg_catalog.set_config({}, {}, false)",
+            quote_literal(name),
+            quote_literal(value)
+        ),
+        Apply::Reset("session_authorization") => "RESET SESSION AUTHORIZATION".to_owned(),
+        Apply::Reset(name) => {
+            let parts: Vec<String> = name.split('.').map(quote_ident).collect();
+            format!("RESET {}", parts.join("."))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_and_value_is_quoted() {
+        assert_eq!(
+            statement(&Apply::Set("app.user", "o'neil\\")),
+            r"SELECT pg_catalog.set_config('app.user',  E'o''neil\\', false)"
+        );
+        assert_eq!(
+            statement(&Apply::Reset("app.odd name")),
+            "RESET \"app\".\"odd name\""
+        );
+        assert_eq!(
+            statement(&Apply::Reset("session_authorization")),
+            "RESET SESSION AUTHORIZATION"
+        );
+    }
+}

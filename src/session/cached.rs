@@ -1,0 +1,223 @@
+//! The cache in a session: looking an answer up, sharing another's execution, and filling.
+//!
+//! Called by `perform` for units whose answer may be cached. Invariants: an entry is served only while the clocks call its note
+//! current, or its level lets it be as old as it is; one execution serves all who ask while it runs, but nobody to whom a write
+//! was acknowledged after it began; what is stored was read under a note that still holds.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::acquire::Refusal;
+use super::held::Held;
+use super::last::{Last, Reason, ServedBy};
+use super::perform::Around;
+use super::proxy::Counters;
+use super::run::{Block, Goodbye, Session};
+use crate::cache::entry::{Answer, Entry};
+use crate::cache::flight::{Outcome, Permit, Seat};
+use crate::cache::key::Key;
+use crate::cache::store::Inserted;
+use crate::catalog::verdict::Oid;
+use crate::freshness::database::{Begun, Currency};
+use crate::freshness::level::Level;
+use crate::protocol::backend;
+
+/// After so many flights that ended without an answer to share, a reader runs alone.
+const FLIGHTS_MAX: usize = 4;
+
+/// What became of looking an answer up.
+pub enum Found {
+    /// The client has it, ReadyForQuery included.
+    Served,
+    /// It is not there: the reader runs it for all who wait.
+    Fill(Filling),
+    /// The reader runs it for itself.
+    Bypass,
+}
+
+/// A fill under way.
+pub struct Filling {
+    key: Key,
+    permit: Permit,
+    /// What was noted before it was sent.
+    pub begun: Begun,
+}
+
+impl Session {
+    /// Looks an answer up; waits for another's execution where that may be shared.
+    pub(super) async fn look_up(
+        &mut self,
+        key: &Key,
+        around: &Around,
+        tables: &[Oid],
+        level: Level,
+    ) -> Result<Found, Goodbye> {
+        for _ in 0..FLIGHTS_MAX {
+            match self.entry(key, level) {
+                Some(Ok(entry)) => {
+                    Counters::count(&self.proxy.counters.hits);
+                    self.serve_entry(&entry, around, Reason::Hit, level);
+                    return Ok(Found::Served);
+                }
+                Some(Err(())) => return Ok(Found::Bypass),
+                None => {}
+            }
+            let begun = self.database.begin(tables);
+            let may_share = |note: &_| self.database.may_share(note);
+            let (waiter, shares) = match self.proxy.flights.seat(key, &begun.note, may_share) {
+                Seat::Lead(permit) => {
+                    // Another may have stored it between the look and the seat.
+                    if self
+                        .proxy
+                        .store
+                        .find(key)
+                        .is_some_and(|entry| self.is_good(&entry, level))
+                    {
+                        continue;
+                    }
+                    Counters::count(&self.proxy.counters.misses);
+                    let key = key.clone();
+                    return Ok(Found::Fill(Filling { key, permit, begun }));
+                }
+                Seat::Share(waiter) => (waiter, true),
+                Seat::Queue(waiter) => (waiter, false),
+            };
+            let Some(outcome) = self.waiting(waiter.outcome()).await? else {
+                let refusal = Refusal::cancelled();
+                self.refuse_shared(|out| refusal.encode(out));
+                return Ok(Found::Served);
+            };
+            match outcome {
+                Outcome::Answered(entry) if shares => {
+                    Counters::count(&self.proxy.counters.shared);
+                    self.serve_entry(&entry, around, Reason::Shared, level);
+                    return Ok(Found::Served);
+                }
+                Outcome::Failed(frame) if shares => {
+                    self.refuse_shared(|out| out.extend_from_slice(&frame));
+                    return Ok(Found::Served);
+                }
+                _ => {}
+            }
+        }
+        Ok(Found::Bypass)
+    }
+
+    /// The entry of a key if it may be served; `Err` when it is there, but a write that this session may have seen is on its
+    /// way.
+    fn entry(&self, key: &Key, level: Level) -> Option<Result<Arc<Entry>, ()>> {
+        let entry = self.proxy.store.find(key)?;
+        if self.is_good(&entry, level) {
+            return Some(Ok(entry));
+        }
+        if entry.in_time(Instant::now()) && self.database.is_current(&entry.note) == Currency::InFlight {
+            return Some(Err(()));
+        }
+        self.proxy.store.remove(key, &entry);
+        None
+    }
+
+    fn is_good(&self, entry: &Entry, level: Level) -> bool {
+        let now = Instant::now();
+        if let Level::Ttl(age) = level {
+            return entry.age(now) < age;
+        }
+        entry.in_time(now)
+            && match self.database.is_current(&entry.note) {
+                Currency::Current => true,
+                Currency::InFlight => !self.saw_primary,
+                Currency::Outdated => false,
+            }
+    }
+
+    fn serve_entry(&mut self, entry: &Entry, around: &Around, reason: Reason, level: Level) {
+        let out = &mut self.wire.out;
+        if let Some((name, statement)) = &around.parse {
+            out.extend_from_slice(backend::PARSE_COMPLETE);
+            self.statements.parse(name.clone(), Arc::clone(statement));
+            self.statements.answered();
+        }
+        if around.bind {
+            out.extend_from_slice(backend::BIND_COMPLETE);
+        }
+        out.extend_from_slice(&entry.answer.description);
+        out.extend_from_slice(&entry.answer.rows);
+        self.last = Last {
+            served_by: ServedBy::Cache,
+            node: Some(Arc::clone(&entry.node)),
+            reason,
+            age: Some(entry.age(Instant::now())),
+            level,
+        };
+        self.statements.end_transaction();
+        self.ready_for_query();
+    }
+
+    fn refuse_shared(&mut self, write: impl FnOnce(&mut bytes::BytesMut)) {
+        write(&mut self.wire.out);
+        self.statements.undo();
+        if self.block != Block::None {
+            self.block = Block::Failed;
+        }
+        self.ready_for_query();
+    }
+
+    fn keep(&self, key: Key, entry: Entry) {
+        let cache = &self.proxy.settings.cache;
+        if entry.cost < cache.min_cost {
+            return;
+        }
+        if let Some(doorkeeper) = &self.proxy.doorkeeper
+            && !doorkeeper.admits(key.fingerprint())
+        {
+            return;
+        }
+        if matches!(self.proxy.store.insert(key, entry), Inserted::Stored { .. }) {
+            Counters::count(&self.proxy.counters.stored);
+        }
+    }
+}
+
+impl Filling {
+    /// The execution ended with an answer, or with an ErrorResponse or nothing that can be shared: tells those who wait, and
+    /// stores the answer if it may be.
+    pub(super) fn finish(
+        self,
+        session: &Session,
+        held: &Held,
+        answered: Result<Answer, Option<Bytes>>,
+        asked_at: Instant,
+    ) {
+        let answer = match answered {
+            Ok(answer) => answer,
+            Err(error) => {
+                let outcome = error.map_or(Outcome::Abandoned, Outcome::Failed);
+                return self.permit.finish(outcome);
+            }
+        };
+        let entry = Entry {
+            answer,
+            note: self.begun.note.clone(),
+            node: Arc::clone(&held.address),
+            asked_at,
+            ttl: session.proxy.settings.cache.ttl,
+            cost: asked_at.elapsed().max(Duration::from_nanos(1)),
+        };
+        if !self.begun.in_flight && session.database.may_share(&self.begun.note) {
+            session.keep(self.key, entry.clone());
+        } else {
+            Counters::count(&session.proxy.counters.lost_to_writes);
+        }
+        // Those who joined did so while the note was current: for them the answer is fresh enough.
+        self.permit.finish(Outcome::Answered(Arc::new(entry)));
+    }
+
+    /// It could not be run.
+    pub(super) fn fail(self, refusal: &Refusal) {
+        let mut frame = bytes::BytesMut::new();
+        refusal.encode(&mut frame);
+        self.permit.finish(Outcome::Failed(frame.freeze()));
+    }
+}

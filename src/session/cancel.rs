@@ -1,0 +1,218 @@
+//! Cancel requests: the proxy's own keys, and which server connection a key means at this moment.
+//!
+//! The listener brings requests, each session keeps a slot. Invariant: a request is forwarded only to the connection that the
+//! session holds, and that connection is not given back before the server has taken the request, so that it never stops the
+//! next client's statement. Dropping a slot makes its key meaningless. Every future here is cancel safe.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use rand::RngCore;
+use tokio::sync::Notify;
+
+use crate::pool::{CancelTarget, Pools};
+
+/// Bytes of a secret under protocol 3.2; 3.0 has room for 4.
+const SECRET_BYTES: usize = 32;
+
+/// All sessions that can be cancelled.
+#[derive(Debug, Default)]
+pub struct Cancels {
+    slots: Mutex<HashMap<i32, Arc<Shared>>>,
+    next: AtomicI32,
+}
+
+#[derive(Debug)]
+struct Shared {
+    secret: Bytes,
+    running: Mutex<Running>,
+    /// A forwarded request is done.
+    done: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Running {
+    target: Option<CancelTarget>,
+    /// Set while the session waits for a connection or for another's answer; notified by a request.
+    waiting: Option<Arc<Notify>>,
+    forwarding: usize,
+}
+
+/// A session's place; its key is what BackendKeyData tells the client.
+#[derive(Debug)]
+pub struct CancelSlot {
+    cancels: Arc<Cancels>,
+    process: i32,
+    shared: Arc<Shared>,
+}
+
+impl Cancels {
+    /// A new key. `protocol_minor` decides how long its secret may be.
+    pub fn slot(self: &Arc<Self>, protocol_minor: u16) -> CancelSlot {
+        let length = if protocol_minor >= 2 { SECRET_BYTES } else { 4 };
+        let mut secret = vec![0; length];
+        rand::rng().fill_bytes(&mut secret);
+        let shared = Arc::new(Shared {
+            secret: secret.into(),
+            running: Mutex::default(),
+            done: Notify::new(),
+        });
+        let mut slots = self.slots.lock();
+        let process = loop {
+            // Positive and not in use: clients show it as a process id.
+            let number = self.next.fetch_add(1, Ordering::Relaxed).wrapping_add(1) & i32::MAX;
+            if number > 0 && !slots.contains_key(&number) {
+                break number;
+            }
+        };
+        slots.insert(process, Arc::clone(&shared));
+        CancelSlot {
+            cancels: Arc::clone(self),
+            process,
+            shared,
+        }
+    }
+
+    /// Cancels what the session with this key runs now, if anything; returns when the server has taken the request.
+    pub async fn cancel(&self, process: i32, secret: &[u8], pools: &Pools) {
+        let Some(shared) = self.slots.lock().get(&process).cloned() else {
+            return;
+        };
+        if !same(&shared.secret, secret) {
+            return;
+        }
+        let target = {
+            let mut running = shared.running.lock();
+            if let Some(waiting) = &running.waiting {
+                waiting.notify_one();
+            }
+            let target = running.target.clone();
+            running.forwarding += usize::from(target.is_some());
+            target
+        };
+        if let Some(target) = target {
+            let _forwarding = Forwarding(&shared);
+            if let Err(error) = pools.cancel(&target).await {
+                tracing::debug!(%error, "a cancel request did not reach its server");
+            }
+        }
+    }
+}
+
+/// Ends the forwarding also when its future is dropped.
+struct Forwarding<'a>(&'a Shared);
+
+impl Drop for Forwarding<'_> {
+    fn drop(&mut self) {
+        self.0.running.lock().forwarding -= 1;
+        self.0.done.notify_one();
+    }
+}
+
+impl CancelSlot {
+    /// The process number of the key.
+    pub fn process(&self) -> i32 {
+        self.process
+    }
+
+    /// The secret of the key.
+    pub fn secret(&self) -> &[u8] {
+        &self.shared.secret
+    }
+
+    /// From now on a request means this connection.
+    pub fn aim(&self, target: CancelTarget) {
+        self.shared.running.lock().target = Some(target);
+    }
+
+    /// From now on a request means nothing; returns when none is being forwarded any more.
+    pub async fn clear(&self) {
+        loop {
+            let done = self.shared.done.notified();
+            {
+                let mut running = self.shared.running.lock();
+                running.target = None;
+                if running.forwarding == 0 {
+                    return;
+                }
+            }
+            done.await;
+        }
+    }
+
+    /// Runs `work`, which waits in the proxy; `None` when a cancel request came meanwhile.
+    pub async fn unless_cancelled<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        let waiting = Waiting::begin(&self.shared);
+        tokio::select! {
+            biased;
+            () = waiting.stop.notified() => None,
+            done = work => Some(done),
+        }
+    }
+}
+
+impl Drop for CancelSlot {
+    fn drop(&mut self) {
+        self.cancels.slots.lock().remove(&self.process);
+    }
+}
+
+/// While it lives, a request ends the session's waiting.
+struct Waiting<'a> {
+    shared: &'a Shared,
+    stop: Arc<Notify>,
+}
+
+impl<'a> Waiting<'a> {
+    fn begin(shared: &'a Shared) -> Self {
+        let stop = Arc::new(Notify::new());
+        shared.running.lock().waiting = Some(Arc::clone(&stop));
+        Self { shared, stop }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.shared.running.lock().waiting = None;
+    }
+}
+
+/// Compares in a time that does not tell how much of the secret was right.
+fn same(secret: &[u8], given: &[u8]) -> bool {
+    let difference = secret.iter().zip(given).fold(0, |all, (a, b)| all | (a ^ b));
+    secret.len() == given.len() && difference == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_differ_and_end_with_their_slot() {
+        let cancels = Arc::new(Cancels::default());
+        let (old, new) = (cancels.slot(0), cancels.slot(2));
+        assert_ne!(old.process(), new.process());
+        assert_eq!((old.secret().len(), new.secret().len()), (4, SECRET_BYTES));
+        let process = old.process();
+        drop(old);
+        assert!(!cancels.slots.lock().contains_key(&process));
+    }
+
+    #[test]
+    fn a_secret_is_compared_as_a_whole() {
+        assert!(same(b"abcd", b"abcd"));
+        assert!(!same(b"abcd", b"abce"));
+        assert!(!same(b"abcd", b"abc"));
+        assert!(!same(b"abcd", b""));
+    }
+
+    #[tokio::test]
+    async fn nothing_is_awaited_where_nothing_is_forwarded() {
+        let slot = Arc::new(Cancels::default()).slot(0);
+        slot.clear().await;
+        assert_eq!(slot.unless_cancelled(async { 7 }).await, Some(7));
+    }
+}

@@ -1,0 +1,243 @@
+//! Writing a batch to a server: the client's statement names become the connection's own, and what it lacks is parsed there.
+//!
+//! Called by `perform` once per attempt. Invariants: the server sees the client's messages in their order; a named statement is
+//! known to it before anything uses it; each message has its place in the queue of answers, those that were put in are swallowed.
+//! It waits for nothing.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use super::answers::{For, Sent};
+use super::batch::{Binding, Message, Parsing};
+use super::effects::Completion;
+use super::exchange::Until;
+use super::held::Held;
+use super::run::Session;
+use super::statements::ClientStatement;
+use crate::pool::ServerName;
+use crate::protocol::backend;
+
+/// No statement has this name on any connection: closing it is answered, and closes nothing.
+const NO_STATEMENT: ServerName = ServerName(0);
+
+impl Session {
+    /// Writes the batch; returns what its executions will complete.
+    pub(super) fn write_batch(
+        &mut self,
+        held: &mut Held,
+        messages: &[Message],
+        until: Until,
+    ) -> VecDeque<Completion> {
+        let mut completes = VecDeque::new();
+        held.names.clear();
+        for name in held.lease.prepared.take_evicted() {
+            put_close(held, name);
+            held.answers.sent(Sent::Close, For::Proxy);
+        }
+        for message in messages {
+            if let Some(completion) = self.write_message(held, message) {
+                completes.push_back(completion);
+            }
+        }
+        if until == Until::Answered && !matches!(messages.last(), Some(Message::Flush)) {
+            held.to_server.put_slice(b"H\0\0\0\x04");
+        }
+        completes
+    }
+
+    fn write_message(&mut self, held: &mut Held, message: &Message) -> Option<Completion> {
+        match message {
+            Message::Parse(parsing) => self.write_parse(held, parsing),
+            Message::Bind(binding) => self.write_bind(held, binding),
+            Message::DescribeStatement { name, statement, raw } => match statement {
+                Some(statement) if statement.own.is_some() => self.say(held, message),
+                Some(statement) if !name.is_empty() => {
+                    let server = ensure(held, statement, name);
+                    put_message(held, b'D', &[b"S", server.to_string().as_bytes(), b"\0"]);
+                    held.answers.sent(Sent::DescribeStatement, For::Client);
+                }
+                Some(statement) => {
+                    ensure_unnamed(held, statement);
+                    forward(held, raw, Sent::DescribeStatement);
+                }
+                None => forward(held, raw, Sent::DescribeStatement),
+            },
+            Message::DescribePortal { bound, raw } => {
+                if bound.as_ref().is_some_and(|bound| bound.statement.own.is_some()) {
+                    self.say(held, message);
+                } else {
+                    forward(held, raw, Sent::DescribePortal);
+                }
+            }
+            Message::Execute { bound, raw, .. } => {
+                if bound.as_ref().is_some_and(|bound| bound.statement.own.is_some()) {
+                    self.say(held, message);
+                    return None;
+                }
+                forward(held, raw, Sent::Execute);
+                return bound.as_ref().map(|bound| Completion {
+                    script: Arc::clone(&bound.verdict.script),
+                    at: 0,
+                    leaves_state: bound.verdict.leaves_state,
+                });
+            }
+            Message::CloseStatement { name } => {
+                self.statements.close(name.clone());
+                if name.is_empty() {
+                    held.unnamed = None;
+                }
+                put_close(held, NO_STATEMENT);
+                held.answers.sent(Sent::Close, For::Client);
+            }
+            Message::ClosePortal { raw } => forward(held, raw, Sent::Close),
+            Message::Sync => {
+                held.to_server.put_slice(b"S\0\0\0\x04");
+                held.answers.sent(Sent::Sync, For::Client);
+            }
+            Message::Flush => held.to_server.put_slice(b"H\0\0\0\x04"),
+        }
+        None
+    }
+
+    fn write_bind(&mut self, held: &mut Held, binding: &Binding) {
+        let Binding {
+            portal,
+            name,
+            bound,
+            suffix,
+            raw,
+        } = binding;
+        let Some(bound) = bound else {
+            return forward(held, raw, Sent::Bind);
+        };
+        if bound.statement.own.is_some() {
+            held.answers.say(Bytes::from_static(backend::BIND_COMPLETE));
+        } else if name.is_empty() {
+            ensure_unnamed(held, &bound.statement);
+            forward(held, raw, Sent::Bind);
+        } else {
+            let server = ensure(held, &bound.statement, name);
+            let server = server.to_string();
+            put_message(held, b'B', &[portal, b"\0", server.as_bytes(), b"\0", suffix]);
+            held.answers.sent(Sent::Bind, For::Client);
+        }
+        self.statements.bind(portal.clone(), Arc::clone(bound));
+    }
+
+    fn write_parse(&mut self, held: &mut Held, parsing: &Parsing) {
+        let Parsing {
+            name,
+            statement,
+            duplicate,
+            raw,
+            ..
+        } = parsing;
+        if *duplicate {
+            // The server itself is to say so: it is asked to parse a name that it has.
+            if let Some(known) = self.statements.find(name).cloned() {
+                let server = ensure(held, &known, name);
+                put_parse(held, server, statement);
+                held.answers.sent(Sent::Parse, For::Client);
+                held.parsing.push_back(None);
+            }
+            return;
+        }
+        self.statements.parse(name.clone(), Arc::clone(statement));
+        let mut known = || !name.is_empty() && held.lease.prepared.find(&statement.parsed).is_some();
+        if statement.own.is_some() || known() {
+            held.answers.say(Bytes::from_static(backend::PARSE_COMPLETE));
+        } else if name.is_empty() {
+            forward(held, raw, Sent::Parse);
+            held.parsing.push_back(None);
+            held.unnamed = Some(statement.serial);
+        } else {
+            let server = held.lease.prepared.insert(statement.parsed.clone());
+            held.names.push((server, name.clone()));
+            put_parse(held, server, statement);
+            held.answers.sent(Sent::Parse, For::Client);
+            held.parsing.push_back(Some(statement.parsed.clone()));
+        }
+    }
+
+    /// Has the proxy say, in the message's place, what it answers to it.
+    fn say(&mut self, held: &mut Held, message: &Message) {
+        let out = std::mem::take(&mut self.wire.out);
+        self.answer_message(message);
+        let said = std::mem::replace(&mut self.wire.out, out);
+        held.answers.say(said.freeze());
+    }
+}
+
+/// The name under which the connection has a statement; it is parsed there first where it is missing.
+fn ensure(held: &mut Held, statement: &Arc<ClientStatement>, name: &Bytes) -> ServerName {
+    let server = held.lease.prepared.find(&statement.parsed).unwrap_or_else(|| {
+        let server = held.lease.prepared.insert(statement.parsed.clone());
+        put_parse(held, server, statement);
+        held.answers.sent(Sent::Parse, For::Proxy);
+        held.parsing.push_back(Some(statement.parsed.clone()));
+        server
+    });
+    held.names.push((server, name.clone()));
+    server
+}
+
+/// Sees to it that the server's unnamed statement is the client's.
+fn ensure_unnamed(held: &mut Held, statement: &Arc<ClientStatement>) {
+    if held.unnamed == Some(statement.serial) {
+        return;
+    }
+    put_message(
+        held,
+        b'P',
+        &[b"\0", &statement.parsed.sql, b"\0", &types(statement)],
+    );
+    held.answers.sent(Sent::Parse, For::Proxy);
+    held.parsing.push_back(None);
+    held.unnamed = Some(statement.serial);
+}
+
+fn put_parse(held: &mut Held, server: ServerName, statement: &ClientStatement) {
+    let name = server.to_string();
+    put_message(
+        held,
+        b'P',
+        &[
+            name.as_bytes(),
+            b"\0",
+            &statement.parsed.sql,
+            b"\0",
+            &types(statement),
+        ],
+    );
+}
+
+/// The count of parameter types and the types, as Parse has them.
+fn types(statement: &ClientStatement) -> BytesMut {
+    let mut out = BytesMut::with_capacity(statement.types.len() + 2);
+    out.put_u16(
+        u16::try_from(statement.types.len() / 4).expect("read from a Parse, whose count has 16 bits"),
+    );
+    out.put_slice(&statement.types);
+    out
+}
+
+fn put_close(held: &mut Held, name: ServerName) {
+    put_message(held, b'C', &[b"S", name.to_string().as_bytes(), b"\0"]);
+}
+
+fn put_message(held: &mut Held, tag: u8, parts: &[&[u8]]) {
+    let length: usize = parts.iter().map(|part| part.len()).sum();
+    held.to_server.put_u8(tag);
+    held.to_server
+        .put_u32(u32::try_from(length + 4).expect("a message that was read within its limit"));
+    for part in parts {
+        held.to_server.put_slice(part);
+    }
+}
+
+fn forward(held: &mut Held, raw: &Bytes, sent: Sent) {
+    held.to_server.put_slice(raw);
+    held.answers.sent(sent, For::Client);
+}

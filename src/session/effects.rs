@@ -1,0 +1,295 @@
+//! What a completed statement leaves behind in the session: settings, pins, transaction layers.
+//!
+//! Called when a unit has ended, with what was completed in it, in order. Invariant: the session's settings are what one
+//! PostgreSQL session would have, with the values that the server accepted; whatever cannot be moved to another connection pins
+//! the one that has it. It sends nothing but SHOW, of what was SET.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::held::{AskError, Held};
+use super::run::Session;
+use crate::protocol::backend::Status;
+use crate::route::Pin;
+use crate::sql::ident::quote_ident;
+use crate::sql::statement::{Discard, Kind, Script, Statement};
+
+/// What one CommandComplete completes: a statement of a text.
+#[derive(Debug, Clone)]
+pub struct Completion {
+    /// The text's facts.
+    pub script: Arc<Script>,
+    /// Which of its statements.
+    pub at: usize,
+    /// It may leave a trace in the session that its text does not tell.
+    pub leaves_state: bool,
+}
+
+impl Completion {
+    /// One for each statement of a text.
+    pub fn each(script: &Arc<Script>, leaves_state: bool) -> impl Iterator<Item = Self> {
+        (0..script.statements.len()).map(move |at| Self {
+            script: Arc::clone(script),
+            at,
+            leaves_state,
+        })
+    }
+
+    fn statement(&self) -> Option<&Statement> {
+        self.script.statements.get(self.at)
+    }
+}
+
+/// Values that SET left, by name, as the server shows them.
+type Shown = BTreeMap<Box<str>, Box<str>>;
+
+/// Functions that take a lock which outlives its transaction.
+const SESSION_LOCKS: [&str; 4] = [
+    "pg_advisory_lock",
+    "pg_advisory_lock_shared",
+    "pg_try_advisory_lock",
+    "pg_try_advisory_lock_shared",
+];
+
+impl Session {
+    /// Takes over what the unit's completed statements left behind. `failed`: the unit ended with an error.
+    pub(super) async fn take_effects(&mut self, held: &mut Held, failed: bool) -> Result<(), AskError> {
+        let completed = std::mem::take(&mut self.completed);
+        let kinds = || {
+            completed
+                .iter()
+                .filter_map(|(completion, _)| completion.statement())
+        };
+        let in_transaction = self.settings.in_transaction();
+        if !in_transaction
+            && held.status == Status::Idle
+            && !kinds().any(|statement| matters(&statement.kind))
+        {
+            for (completion, _) in &completed {
+                self.pin_for(completion, held);
+            }
+            return Ok(());
+        }
+        let shown = self
+            .read_back(held, kinds().map(|statement| &statement.kind))
+            .await?;
+        let before = self.settings.clone();
+        let mut rolled_back = failed;
+        for (completion, tag) in &completed {
+            self.pin_for(completion, held);
+            if let Some(statement) = completion.statement() {
+                self.take_effect(held, &statement.kind, tag, &shown);
+                rolled_back |= undoes(&statement.kind, tag);
+            }
+        }
+        match held.status {
+            Status::Idle if failed => self.settings.rollback(),
+            Status::Idle => self.settings.commit(),
+            Status::InTransaction | Status::Failed => self.settings.begin(),
+        }
+        if held.status == Status::Idle {
+            self.note_applied(held, rolled_back);
+        }
+        if self.settings != before {
+            self.settings_changed();
+        }
+        Ok(())
+    }
+
+    /// Notes what the connection is set to, now that no transaction can take it back.
+    fn note_applied(&self, held: &mut Held, rolled_back: bool) {
+        let resets = std::mem::take(&mut held.resets);
+        if rolled_back && !resets.is_empty() {
+            // Which of them hold cannot be told for sure.
+            held.lease.tainted_by = Some(self.id);
+        }
+        for reset in resets {
+            match reset {
+                Some(name) => drop(held.lease.settings.remove(&name)),
+                None => held.lease.settings.retain(|name, _| is_identity(name)),
+            }
+        }
+        let set = self.settings.set_by_session();
+        held.lease
+            .settings
+            .extend(set.map(|(name, value)| (name.clone(), value.clone())));
+    }
+
+    /// The values of what was SET. Inside a failed transaction the server does not answer, and the text's own value counts.
+    async fn read_back<'a>(
+        &self,
+        held: &mut Held,
+        kinds: impl Iterator<Item = &'a Kind>,
+    ) -> Result<Shown, AskError> {
+        let mut shown = Shown::new();
+        let mut asked: Vec<Box<str>> = Vec::new();
+        for kind in kinds {
+            for (name, value) in set_names(kind) {
+                let reported = held
+                    .lease
+                    .parameters
+                    .iter()
+                    .find(|(known, _)| known.eq_ignore_ascii_case(name))
+                    .map(|(_, value)| value.clone());
+                if let Some(value) = reported {
+                    shown.insert(name.into(), value);
+                } else if held.status == Status::Failed {
+                    shown.extend(value.map(|value| (Box::from(name), Box::from(value))));
+                } else if !asked.iter().any(|known| **known == *name) {
+                    asked.push(name.into());
+                }
+            }
+        }
+        if !asked.is_empty() {
+            let questions = asked.iter().map(|name| {
+                let parts: Vec<String> = name.split('.').map(quote_ident).collect();
+                format!("SHOW {}", parts.join("."))
+            });
+            let sql = questions.collect::<Vec<_>>().join("; ");
+            let rows = held.ask(&sql).await?;
+            for (name, value) in asked.into_iter().zip(rows) {
+                let value = value.unwrap_or_default();
+                shown.insert(name, String::from_utf8_lossy(&value).into());
+            }
+        }
+        Ok(shown)
+    }
+
+    fn take_effect(&mut self, held: &mut Held, kind: &Kind, tag: &[u8], shown: &Shown) {
+        if matters(kind) && !ends_transaction(kind) {
+            // Outside a block a statement is its own transaction; a text of several is one.
+            self.settings.begin();
+        }
+        match kind {
+            Kind::Set { .. } | Kind::SetCharacteristics(_) => {
+                let local = matches!(kind, Kind::Set { local: true, .. });
+                for (name, _) in set_names(kind) {
+                    match shown.get(name) {
+                        Some(value) if local => self.settings.set_local(name, value),
+                        Some(value) => self.settings.set(name, value),
+                        None => {}
+                    }
+                }
+            }
+            Kind::Reset(Some(name)) => {
+                self.settings.reset(name);
+                held.resets.push(Some(name.clone()));
+            }
+            Kind::Reset(None) => {
+                self.settings.reset_all();
+                held.resets.push(None);
+            }
+            Kind::Discard(Discard::All) => {
+                self.settings.discard_all();
+                held.lease.settings.clear();
+                held.lease.prepared.clear();
+                held.unnamed = None;
+                self.statements.clear();
+                self.pin = None;
+            }
+            Kind::Deallocate(None) => {
+                held.lease.prepared.clear();
+                held.unnamed = None;
+                self.statements.clear();
+            }
+            Kind::Savepoint(name) => self.settings.savepoint(name),
+            Kind::Release(name) => self.settings.release(name),
+            Kind::RollbackTo(name) => self.settings.rollback_to(name),
+            Kind::Commit { chain } | Kind::Rollback { chain } => {
+                if tag.starts_with(b"COMMIT") {
+                    self.settings.commit();
+                } else {
+                    self.settings.rollback();
+                }
+                if *chain {
+                    self.settings.begin();
+                }
+            }
+            Kind::PrepareTransaction => self.settings.commit(),
+            _ => {}
+        }
+    }
+
+    fn pin_for(&mut self, completion: &Completion, held: &mut Held) {
+        let Some(statement) = completion.statement() else {
+            return;
+        };
+        let locks = || {
+            statement
+                .calls
+                .iter()
+                .any(|call| SESSION_LOCKS.contains(&&*call.name.name))
+        };
+        let pin = match &statement.kind {
+            Kind::Listen => Some(Pin::Listens),
+            Kind::CreateTemp => Some(Pin::Temporary),
+            Kind::Declare { hold: true } => Some(Pin::HeldCursor),
+            Kind::Prepare(_) => Some(Pin::SqlPrepare),
+            _ if locks() => Some(Pin::AdvisoryLock),
+            _ if !completion.leaves_state => None,
+            // A trigger, or a text that cannot be read, may have changed the session; that it did is rare, and the reset
+            // before the connection goes to anybody else is enough.
+            Kind::Insert
+            | Kind::Update
+            | Kind::Delete
+            | Kind::Merge
+            | Kind::Truncate
+            | Kind::CopyIn
+            | Kind::Other(_) => {
+                held.lease.tainted_by = Some(self.id);
+                None
+            }
+            _ => Some(Pin::UnknownState),
+        };
+        self.pin = self.pin.or(pin);
+    }
+}
+
+/// May the statement change settings, or the layers that they stand in?
+fn matters(kind: &Kind) -> bool {
+    matches!(
+        kind,
+        Kind::Set { .. }
+            | Kind::SetCharacteristics(_)
+            | Kind::Reset(_)
+            | Kind::Discard(_)
+            | Kind::Deallocate(_)
+            | Kind::Savepoint(_)
+            | Kind::Release(_)
+            | Kind::RollbackTo(_)
+            | Kind::Begin(_)
+            | Kind::Commit { .. }
+            | Kind::Rollback { .. }
+            | Kind::PrepareTransaction
+    )
+}
+
+/// Does it take back what was done before it?
+fn undoes(kind: &Kind, tag: &[u8]) -> bool {
+    matches!(kind, Kind::RollbackTo(_)) || ends_transaction(kind) && tag.starts_with(b"ROLLBACK")
+}
+
+fn is_identity(name: &str) -> bool {
+    matches!(name, "role" | "session_authorization")
+}
+
+fn ends_transaction(kind: &Kind) -> bool {
+    matches!(
+        kind,
+        Kind::Commit { .. } | Kind::Rollback { .. } | Kind::PrepareTransaction
+    )
+}
+
+/// The settings that a statement sets, with the value in its text where it is one plain constant.
+fn set_names(kind: &Kind) -> impl Iterator<Item = (&str, Option<&str>)> {
+    let names: Vec<(&str, Option<&str>)> = match kind {
+        Kind::Set { name, value, .. } => vec![(name, value.as_deref())],
+        Kind::SetCharacteristics(_) => vec![
+            ("default_transaction_isolation", None),
+            ("default_transaction_read_only", None),
+            ("default_transaction_deferrable", None),
+        ],
+        _ => Vec::new(),
+    };
+    names.into_iter()
+}

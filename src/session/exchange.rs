@@ -1,0 +1,489 @@
+//! One unit on one server connection: everything the client sent goes there, everything that answers it comes back.
+//!
+//! Called by the session with a connection that is brought to its settings. Invariants: nothing that acknowledges a write is
+//! appended to the client's output before the clocks know of it; a replica's answer is held back while it may still be run
+//! again elsewhere; rows are never decoded. Not cancel safe: a dropped exchange leaves a dirty connection, which is closed.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use super::answers::{Sent, Verdict};
+use super::effects::Completion;
+use super::held::{Held, ServerLost, Turn, parameter, protocol, sqlstate};
+use super::run::Session;
+use crate::cache::entry::Answer;
+use crate::protocol::error;
+use crate::protocol::frame::{Frame, HEADER_BYTES};
+use crate::protocol::scanner::{Scanner, Step};
+
+/// Answers larger than this reach the client before they are complete.
+const HELD_BACK_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of a client's COPY that wait for the server.
+const COPY_BYTES_MAX: usize = 256 * 1024;
+/// Bytes that a client may send ahead of the unit in work.
+pub(super) const AHEAD_BYTES_MAX: usize = 256 * 1024;
+
+/// When an exchange is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Until {
+    /// At ReadyForQuery.
+    Ready,
+    /// When all that was sent is answered: a batch that ends with Flush.
+    Answered,
+}
+
+/// What is run, and how its answer is treated.
+#[derive(Debug)]
+pub struct Run {
+    /// When it is over.
+    pub until: Until,
+    /// What each CommandComplete in turn completes.
+    pub completes: VecDeque<Completion>,
+    /// The answer, kept for the cache.
+    pub capture: Option<Capture>,
+    /// Until a byte of the answer has reached the client, a refusal that does not hold elsewhere is not forwarded.
+    pub may_retry: bool,
+    /// The client uses extended query messages.
+    pub extended: bool,
+}
+
+/// How an exchange ended.
+#[derive(Debug)]
+pub enum Ended {
+    /// The client has its answer, or will have when its output is flushed.
+    Done {
+        /// The ErrorResponse that it holds, if any.
+        error: Option<Bytes>,
+    },
+    /// It was refused for a reason that does not hold elsewhere: a replica's own, or a plan that is out of date.
+    Refused(Box<str>),
+}
+
+/// The server connection was lost before the unit was over.
+#[derive(Debug)]
+pub struct Broken {
+    /// How.
+    pub lost: ServerLost,
+    /// Bytes of the answer may have reached the client.
+    pub shown: bool,
+}
+
+/// An answer while it streams.
+#[derive(Debug)]
+pub struct Capture {
+    description: BytesMut,
+    rows: BytesMut,
+    bytes_max: usize,
+    /// It ended with CommandComplete, within the limit, and nothing else came between.
+    complete: bool,
+    spoilt: bool,
+}
+
+impl Capture {
+    /// Keeps at most so many bytes.
+    pub fn new(bytes_max: usize) -> Self {
+        Self {
+            description: BytesMut::new(),
+            rows: BytesMut::new(),
+            bytes_max,
+            complete: false,
+            spoilt: false,
+        }
+    }
+
+    /// The answer, if it is whole and may be kept.
+    pub fn answer(self) -> Option<Answer> {
+        (self.complete && !self.spoilt).then(|| Answer {
+            description: self.description.freeze(),
+            rows: self.rows.freeze(),
+        })
+    }
+
+    fn take(&mut self, tag: u8, bytes: &[u8]) {
+        if self.spoilt {
+            return;
+        }
+        match tag {
+            b'T' if self.description.is_empty() && self.rows.is_empty() => self.description.put_slice(bytes),
+            b'D' if !self.complete => self.rows.put_slice(bytes),
+            b'C' if !self.complete => {
+                self.rows.put_slice(bytes);
+                self.complete = true;
+            }
+            b'1' | b'2' | b'3' | b'Z' => {}
+            // A notice, an error, a second result: not what can be given again.
+            _ => self.spoilt = true,
+        }
+        if self.description.len() + self.rows.len() > self.bytes_max {
+            self.spoilt = true;
+            self.rows = BytesMut::new();
+        }
+    }
+}
+
+/// Where a COPY from the client stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum CopyIn {
+    No,
+    /// The server takes data.
+    Data,
+    /// Data has ended, or failed; in the extended protocol a Sync must follow.
+    Tail,
+}
+
+struct Progress {
+    run: Run,
+    out_start: usize,
+    /// Bytes of the answer may have reached the client.
+    shown: bool,
+    error: Option<Bytes>,
+    refused: Option<Box<str>>,
+    copy: CopyIn,
+    copying: Scanner,
+}
+
+impl Session {
+    /// Runs what stands in `held.to_server`, and forwards the answer. The server's own ReadyForQuery is not forwarded.
+    pub(super) async fn exchange(&mut self, held: &mut Held, run: Run) -> Result<(Ended, Run), Broken> {
+        held.lease.dirty = true;
+        let mut progress = Progress {
+            shown: !run.may_retry,
+            run,
+            out_start: self.wire.out.len(),
+            error: None,
+            refused: None,
+            copy: CopyIn::No,
+            copying: Scanner::default(),
+        };
+        if let Err(lost) = self.forward_all(held, &mut progress).await {
+            if !progress.shown {
+                self.wire.out.truncate(progress.out_start);
+            }
+            let shown = progress.shown;
+            return Err(Broken { lost, shown });
+        }
+        let Progress {
+            run, error, refused, ..
+        } = progress;
+        Ok(match refused {
+            Some(code) => (Ended::Refused(code), run),
+            None => (Ended::Done { error }, run),
+        })
+    }
+
+    async fn forward_all(&mut self, held: &mut Held, progress: &mut Progress) -> Result<(), ServerLost> {
+        loop {
+            if self.take_all(held, progress)? {
+                return Ok(());
+            }
+            self.feed_copy(held, progress)?;
+            self.show(progress).await;
+            let hear = match progress.copy {
+                CopyIn::No => self.wire.input.len() < AHEAD_BYTES_MAX + self.unit_bytes,
+                _ => held.to_server.len() < COPY_BYTES_MAX,
+            };
+            let client = (hear && !self.wire.gone).then_some(&mut self.wire);
+            if held.turn(client).await? == Turn::Client && self.wire.gone {
+                self.client_vanished(held, &progress.run);
+                if progress.copy == CopyIn::Data {
+                    return Err(protocol("the client vanished while it sent data"));
+                }
+            }
+        }
+    }
+
+    /// Writes what the client may have; its answer, while it may be run again, only when it has grown large.
+    async fn show(&mut self, progress: &mut Progress) {
+        let grown = self.wire.out.len() - progress.out_start > HELD_BACK_BYTES_MAX;
+        if progress.refused.is_none() && (progress.shown || grown) && !self.wire.out.is_empty() {
+            progress.shown = true;
+            progress.out_start = 0;
+            self.wire.flush().await;
+        }
+    }
+
+    /// Takes every step that the server's input holds; true when the unit is over.
+    fn take_all(&mut self, held: &mut Held, progress: &mut Progress) -> Result<bool, ServerLost> {
+        // Bytes `from..at` are to be forwarded and not yet copied.
+        let (mut at, mut from, mut over) = (0, 0, false);
+        loop {
+            if held.answers.has_words() {
+                self.forward(held, from..at);
+                from = at;
+                self.speak(held);
+            }
+            over |= progress.run.until == Until::Answered && held.answers.is_empty();
+            if over {
+                break;
+            }
+            match held.step(at)? {
+                Step::Incomplete => break,
+                Step::Rows { end, tag, .. } => {
+                    if progress.refused.is_some() {
+                        self.forward(held, from..at);
+                        from = end;
+                    } else if let Some(capture) = &mut progress.run.capture {
+                        capture.take(tag, &held.lease.input[at..end]);
+                    }
+                    at = end;
+                }
+                Step::Message(frame) => {
+                    let before = self.wire.out.len();
+                    if self.take(held, frame, progress)? {
+                        at = frame.end();
+                    } else {
+                        // What the message itself put there comes after what was to be forwarded before it.
+                        let own = self.wire.out.split_off(before.min(self.wire.out.len()));
+                        if progress.refused.is_none() {
+                            self.forward(held, from..at);
+                        }
+                        self.wire.out.unsplit(own);
+                        at = frame.end();
+                        from = at;
+                    }
+                    over = progress.run.until == Until::Ready && frame.tag == b'Z';
+                }
+            }
+        }
+        self.forward(held, from..at);
+        held.consume(at);
+        Ok(over)
+    }
+
+    fn speak(&mut self, held: &mut Held) {
+        let before = self.wire.out.len();
+        held.answers.spoken(&mut self.wire.out);
+        for tag in super::batch::tags(&self.wire.out[before..]) {
+            if matches!(tag, b'1' | b'3') {
+                self.statements.answered();
+            }
+        }
+    }
+
+    fn forward(&mut self, held: &Held, range: Range<usize>) {
+        if !self.wire.gone {
+            self.wire.out.extend_from_slice(&held.lease.input[range]);
+        }
+    }
+
+    /// Takes one whole message; true when it is to be forwarded.
+    fn take(&mut self, held: &mut Held, frame: Frame, progress: &mut Progress) -> Result<bool, ServerLost> {
+        let verdict = held
+            .answers
+            .arrived(frame.tag)
+            .map_err(|error| protocol(&error.to_string()))?;
+        let whole = frame.start..frame.end();
+        let body = frame.start + HEADER_BYTES..frame.end();
+        let mut forward = verdict == Verdict::Forward && progress.refused.is_none();
+        match frame.tag {
+            b'S' => {
+                let bytes = held.lease.input[body].to_vec();
+                held.note_parameter(&bytes);
+                forward &= self.is_news(&bytes);
+            }
+            b'C' | b'I' | b's' if verdict == Verdict::Forward => {
+                self.complete(&held.lease.input[body], progress);
+            }
+            b'1' => {
+                held.parsing.pop_front();
+                if verdict == Verdict::Forward {
+                    self.statements.answered();
+                }
+            }
+            b'3' if verdict == Verdict::Forward => self.statements.answered(),
+            b'E' => forward &= self.failed(held, whole.clone(), progress),
+            b'G' => {
+                progress.copy = CopyIn::Data;
+                self.wire.consume(std::mem::take(&mut self.unit_bytes));
+                progress.shown = true;
+                if progress.run.extended {
+                    held.answers.forget_syncs();
+                }
+            }
+            b'Z' => {
+                let status = held_bytes(held, body);
+                held.note_status(&status)?;
+                self.ready(held);
+                forward = false;
+            }
+            _ => {}
+        }
+        if forward && let Some(capture) = &mut progress.run.capture {
+            capture.take(frame.tag, &held.lease.input[whole]);
+        }
+        Ok(forward)
+    }
+
+    fn complete(&mut self, tag: &[u8], progress: &mut Progress) {
+        self.acknowledge(tag);
+        if let Some(completion) = progress.run.completes.pop_front() {
+            self.completed.push((completion, Bytes::copy_from_slice(tag)));
+        }
+    }
+
+    /// Takes an ErrorResponse; true when it is to be forwarded as it stands.
+    fn failed(&mut self, held: &mut Held, whole: Range<usize>, progress: &mut Progress) -> bool {
+        let frame = Bytes::copy_from_slice(&held.lease.input[whole]);
+        self.statements.undo();
+        for statement in held.parsing.drain(..).flatten() {
+            held.lease.prepared.forget(&statement);
+        }
+        if progress.copy == CopyIn::Data {
+            progress.copy = CopyIn::after_data(progress.run.extended, progress.run.until);
+        }
+        self.skipping |= progress.run.until == Until::Answered;
+        let code = sqlstate(&frame);
+        let elsewhere = if held.is_replica {
+            leads_to_the_primary(code)
+        } else {
+            is_outdated_plan(&frame)
+        };
+        if !progress.shown && progress.refused.is_none() && elsewhere {
+            progress.refused = Some(String::from_utf8_lossy(code).into());
+            self.wire.out.truncate(progress.out_start);
+            return false;
+        }
+        if let Some(renamed) = super::batch::with_client_names(&frame, &held.names) {
+            self.wire.out.put_slice(&renamed);
+            progress.error = Some(renamed.freeze());
+            return false;
+        }
+        progress.error = Some(frame);
+        true
+    }
+
+    /// Forwards what the client sends in a COPY.
+    fn feed_copy(&mut self, held: &mut Held, progress: &mut Progress) -> Result<(), ServerLost> {
+        let mut at = 0;
+        while progress.copy != CopyIn::No && held.to_server.len() < COPY_BYTES_MAX {
+            let step = progress.copying.step(&self.wire.input, at);
+            let (range, tag) = match step.map_err(|error| protocol(&error.to_string()))? {
+                Step::Incomplete => break,
+                Step::Rows { start, end, tag } => (start..end, tag),
+                Step::Message(frame) => (frame.start..frame.end(), frame.tag),
+            };
+            match (progress.copy, tag) {
+                (CopyIn::Data, b'd' | b'c' | b'f') => {
+                    held.to_server.put_slice(&self.wire.input[range.clone()]);
+                    if tag != b'd' {
+                        progress.copy = CopyIn::after_data(progress.run.extended, progress.run.until);
+                    }
+                }
+                // The server ignores these while it takes data, and data after it has failed.
+                (CopyIn::Data, b'H' | b'S') | (CopyIn::Tail, b'd' | b'c' | b'f' | b'H') => {}
+                (CopyIn::Tail, b'S') => {
+                    held.to_server.put_slice(&self.wire.input[range.clone()]);
+                    held.answers.sent(Sent::Sync, super::answers::For::Client);
+                    progress.copy = CopyIn::No;
+                }
+                (CopyIn::Tail, _) if !progress.run.extended => {
+                    progress.copy = CopyIn::No;
+                    break;
+                }
+                _ => return Err(protocol("a message that has no place in a COPY")),
+            }
+            at = range.end;
+        }
+        self.wire.consume(at);
+        Ok(())
+    }
+}
+
+impl CopyIn {
+    fn after_data(extended: bool, until: Until) -> Self {
+        if extended && until == Until::Ready {
+            Self::Tail
+        } else {
+            Self::No
+        }
+    }
+}
+
+fn held_bytes(held: &Held, range: Range<usize>) -> Bytes {
+    Bytes::copy_from_slice(&held.lease.input[range])
+}
+
+/// Errors of a replica that the primary would not have: a recovery conflict, a shutdown, an unlogged table, a read-only
+/// transaction.
+fn leads_to_the_primary(code: &[u8]) -> bool {
+    matches!(
+        code,
+        b"40001" | b"40P01" | b"57P01" | b"57P02" | b"57P03" | b"25006" | b"0A000" | b"55000" | b"58030"
+    )
+}
+
+/// A prepared statement that another client made before its tables were altered: parsed anew, it runs.
+fn is_outdated_plan(frame: &[u8]) -> bool {
+    let fields = error::fields(&frame[HEADER_BYTES..]);
+    fields.code == b"0A000" && fields.message == b"cached plan must not change result type"
+}
+
+/// Name and value of a ParameterStatus that the client has not seen, when it is one that a client may see change.
+pub(super) fn news<'a>(
+    body: &'a [u8],
+    reported: &std::collections::BTreeMap<Box<str>, Box<str>>,
+) -> Option<(&'a str, &'a str)> {
+    let (name, value) = parameter(body)?;
+    // Tells replicas apart, which is nobody's business.
+    if name == "in_hot_standby" {
+        return None;
+    }
+    (reported.get(name).map(|known| &**known) != Some(value)).then_some((name, value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn captured(messages: &[(u8, &[u8])], bytes_max: usize) -> Option<Answer> {
+        let mut capture = Capture::new(bytes_max);
+        for (tag, bytes) in messages {
+            capture.take(*tag, bytes);
+        }
+        capture.answer()
+    }
+
+    #[test]
+    fn an_answer_is_kept_only_when_it_is_whole_and_alone() {
+        let whole = captured(
+            &[
+                (b'2', b"bind"),
+                (b'T', b"t"),
+                (b'D', b"d"),
+                (b'D', b"e"),
+                (b'C', b"c"),
+                (b'Z', b"z"),
+            ],
+            99,
+        );
+        let answer = whole.expect("whole");
+        assert_eq!(
+            (&answer.description[..], &answer.rows[..]),
+            (&b"t"[..], &b"dec"[..])
+        );
+        assert!(captured(&[(b'T', b"t"), (b'D', b"d")], 99).is_none(), "not ended");
+        assert!(
+            captured(&[(b'D', b"d"), (b'N', b"n"), (b'C', b"c")], 99).is_none(),
+            "a notice"
+        );
+        assert!(
+            captured(&[(b'D', b"d"), (b'C', b"c"), (b'D', b"d")], 99).is_none(),
+            "a second result"
+        );
+        assert!(
+            captured(&[(b'D', b"dddd"), (b'C', b"c")], 4).is_none(),
+            "too large"
+        );
+        assert!(captured(&[(b'D', b"d"), (b's', b"s")], 99).is_none(), "suspended");
+    }
+
+    #[test]
+    fn only_news_reaches_the_client_and_never_the_node() {
+        let reported = [("TimeZone".into(), "UTC".into())].into();
+        assert_eq!(news(b"TimeZone\0UTC\0", &reported), None);
+        assert_eq!(news(b"TimeZone\0GMT\0", &reported), Some(("TimeZone", "GMT")));
+        assert_eq!(news(b"in_hot_standby\0on\0", &reported), None);
+    }
+}

@@ -1,0 +1,505 @@
+//! Having one unit answered: from the cache, by a replica, by the primary, or on the connection that is in hand.
+//!
+//! Called by `query` and `batch` with the unit as a `Work`. Invariants: each decision leaves its reason in `last`; a read that
+//! a replica refused or lost is run once more, on the primary, and nothing else ever is; after a unit the connection goes back
+//! unless a transaction, a pin or an unfinished batch keeps it.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::acquire::{Refusal, bring_to};
+use super::cached::{Filling, Found};
+use super::effects::Completion;
+use super::exchange::{Broken, Capture, Ended, Run, Until};
+use super::held::{AskError, Held};
+use super::last::{Last, Reason, ServedBy};
+use super::proxy::Counters;
+use super::run::{Block, Goodbye, Session};
+use super::statements::ClientStatement;
+use crate::cache::key::Key;
+use crate::catalog::verdict::{Oid, ReadSet, Verdict, Why};
+use crate::freshness::database::Begun;
+use crate::freshness::level::Level;
+use crate::protocol::backend::Status;
+use crate::protocol::error::Report;
+use crate::protocol::sqlstate;
+use crate::route::{Because, Route, SessionFacts, route};
+
+/// A unit that a server, or the cache, is to answer.
+pub struct Work<'a> {
+    /// What is known of each text in it.
+    pub verdicts: Vec<Arc<Verdict>>,
+    /// The level that it runs under.
+    pub level: Level,
+    /// Where the cache would have its answer, and what the cached answer is part of.
+    pub cached: Option<(Key, Around)>,
+    /// When the exchange is over.
+    pub until: Until,
+    /// It consists of extended query messages.
+    pub extended: bool,
+    /// What it consists of.
+    pub messages: Messages<'a>,
+}
+
+/// What stands around a cached answer in the reply to a unit.
+#[derive(Debug, Clone, Default)]
+pub struct Around {
+    /// ParseComplete comes first: this name now means this statement.
+    pub parse: Option<(bytes::Bytes, Arc<ClientStatement>)>,
+    /// BindComplete comes before the answer.
+    pub bind: bool,
+}
+
+/// The messages of a unit, to be written to whichever server answers it.
+pub enum Messages<'a> {
+    /// A simple query's text.
+    Query(bytes::Bytes),
+    /// A function call, as it came.
+    Function(bytes::Bytes),
+    /// Extended query messages.
+    Batch(&'a [super::batch::Message]),
+}
+
+impl Work<'_> {
+    fn tables(&self) -> Vec<Oid> {
+        let mut tables: Vec<Oid> = Vec::new();
+        for verdict in &self.verdicts {
+            if let ReadSet::Tables(read) = &verdict.reads {
+                tables.extend(read);
+            }
+        }
+        tables.sort_unstable();
+        tables.dedup();
+        tables
+    }
+
+    /// May it run before a deferred BEGIN is sent? Only what reads, and reads neither clock nor session.
+    fn is_early_read(&self) -> bool {
+        self.until == Until::Ready
+            && self
+                .verdicts
+                .iter()
+                .all(|verdict| verdict.replica.is_ok() && matches!(verdict.cache, Ok(()) | Err(Why::Trivial)))
+    }
+}
+
+/// Where a unit runs.
+enum Chosen {
+    Held(Box<Held>, Reason),
+    Refused(Refusal),
+}
+
+impl Session {
+    /// Has the unit answered, ReadyForQuery included.
+    pub(super) async fn perform(&mut self, work: &Work<'_>) -> Result<(), Goodbye> {
+        if matches!(self.block, Block::Deferred(_)) && !work.is_early_read() && !self.open_block().await? {
+            return Ok(());
+        }
+        if let Some(held) = self.held.take() {
+            let reason = self.reason_of_held(work);
+            return self.run_on(held, work, reason, None).await;
+        }
+        let tables = work.tables();
+        let mut filling = None;
+        if let Some((key, around)) = &work.cached {
+            match self.look_up(key, around, &tables, work.level).await? {
+                Found::Served => return Ok(()),
+                Found::Fill(fill) => filling = Some(fill),
+                Found::Bypass => {}
+            }
+        }
+        let begun = match &filling {
+            Some(filling) => filling.begun.clone(),
+            None => self.database.begin(&tables),
+        };
+        match self.choose(work, &begun).await? {
+            Chosen::Held(held, reason) => self.run_on(*held, work, reason, filling).await,
+            Chosen::Refused(refusal) => {
+                if let Some(filling) = filling {
+                    filling.fail(&refusal);
+                }
+                self.refuse_unit(work, &refusal);
+                Ok(())
+            }
+        }
+    }
+
+    fn reason_of_held(&self, work: &Work<'_>) -> Reason {
+        let facts = SessionFacts {
+            in_transaction: self.block == Block::Open || self.pin.is_none(),
+            pinned: self.pin,
+            ..SessionFacts::default()
+        };
+        let decided = work.verdicts.first().map(|verdict| route(verdict, &facts));
+        match decided {
+            Some(Route::Primary(because) | Route::Replica(because)) => Reason::Route(because),
+            None => Reason::Route(Because::InTransaction),
+        }
+    }
+
+    /// Decides between replica and primary, and borrows a connection there.
+    async fn choose(&mut self, work: &Work<'_>, begun: &Begun) -> Result<Chosen, Goodbye> {
+        let hinted = |verdict: &Arc<Verdict>| verdict.script.hints.route;
+        let facts = SessionFacts {
+            asked: work.verdicts.iter().find_map(hinted).or(self.asked.route),
+            read_committed: self.derived.read_committed,
+            ..SessionFacts::default()
+        };
+        let routes = work.verdicts.iter().map(|verdict| route(verdict, &facts));
+        let mut decided = Route::Replica(Because::PlainRead);
+        for one in routes {
+            decided = one;
+            if matches!(one, Route::Primary(_)) {
+                break;
+            }
+        }
+        let reason = match decided {
+            Route::Primary(because) => Reason::Route(because),
+            Route::Replica(_) if work.level == Level::Strict => Reason::Level(work.level),
+            Route::Replica(_) if work.verdicts.is_empty() => Reason::Route(Because::InTransaction),
+            Route::Replica(_) if self.database.catalog_is_changing() => Reason::CatalogChanging,
+            Route::Replica(_) if begun.known_in_flight && self.saw_primary => Reason::FencePending,
+            Route::Replica(because) => {
+                let (proxy, place) = (Arc::clone(&self.proxy), self.place.clone());
+                match self.waiting(place.replica(&proxy, begun)).await? {
+                    None => return Ok(Chosen::Refused(Refusal::cancelled())),
+                    Some(Ok(held)) => return Ok(self.bring(held, Reason::Route(because)).await),
+                    Some(Err(reason)) => reason,
+                }
+            }
+        };
+        self.choose_primary(reason).await
+    }
+
+    async fn choose_primary(&mut self, reason: Reason) -> Result<Chosen, Goodbye> {
+        let (proxy, place) = (Arc::clone(&self.proxy), self.place.clone());
+        Ok(match self.waiting(place.primary(&proxy)).await? {
+            None => Chosen::Refused(Refusal::cancelled()),
+            Some(Err(refusal)) => Chosen::Refused(refusal),
+            Some(Ok(held)) => self.bring(held, reason).await,
+        })
+    }
+
+    /// Brings a borrowed connection to the session's settings.
+    async fn bring(&mut self, mut held: Held, reason: Reason) -> Chosen {
+        let base = &self.base.facts;
+        let brought = if held.lease.login.settings == base.settings {
+            bring_to(&mut held, self.id, &self.wanted).await
+        } else {
+            // A node whose defaults differ is given the primary's.
+            let mut wanted = self.wanted.clone();
+            for (name, value) in &base.settings {
+                if held.lease.login.settings.get(name) != Some(value) {
+                    wanted
+                        .entry(name.to_ascii_lowercase().into())
+                        .or_insert_with(|| value.clone());
+                }
+            }
+            bring_to(&mut held, self.id, &wanted).await
+        };
+        match brought {
+            Ok(changed) => {
+                if changed {
+                    self.report_parameters(&held);
+                }
+                Chosen::Held(Box::new(held), reason)
+            }
+            Err(error) => Chosen::Refused(error.into()),
+        }
+    }
+
+    /// Tells the client of parameters that differ from what it was told: of the same settings, another server's words.
+    fn report_parameters(&mut self, held: &Held) {
+        let differing: Vec<(Box<str>, Box<str>)> = held
+            .lease
+            .parameters
+            .iter()
+            .filter(|(name, value)| {
+                &***name != "in_hot_standby" && self.reported.get(*name).is_some_and(|known| known != *value)
+            })
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect();
+        for (name, value) in differing {
+            crate::protocol::backend::parameter_status(&name, &value, &mut self.wire.out);
+            self.reported.insert(name, value);
+        }
+    }
+
+    /// Runs the unit on a connection, and what follows from how that ends.
+    pub(super) async fn run_on(
+        &mut self,
+        mut held: Held,
+        work: &Work<'_>,
+        reason: Reason,
+        mut filling: Option<Filling>,
+    ) -> Result<(), Goodbye> {
+        let in_block = held.status != Status::Idle;
+        if held.is_replica {
+            Counters::count(&self.proxy.counters.replica_units);
+        } else {
+            Counters::count(&self.proxy.counters.primary_units);
+            self.saw_primary = true;
+        }
+        self.announce(&work.verdicts, in_block);
+        self.cancel.aim(held.lease.cancel_target());
+        let asked_at = Instant::now();
+        let run = self.write_unit(&mut held, work, filling.is_some());
+        let ended = self.exchange(&mut held, run).await;
+        let (ended, run) = match ended {
+            Ok(done) => done,
+            Err(broken) => return self.lost(held, work, broken, filling).await,
+        };
+        match ended {
+            Ended::Refused(code) => {
+                return self.run_elsewhere(held, work, Some(code), filling).await;
+            }
+            Ended::Done { error } => {
+                if let Some(filling) = filling.take() {
+                    let answer = run.capture.and_then(Capture::answer);
+                    filling.finish(self, &held, answer.ok_or_else(|| error.clone()), asked_at);
+                }
+                self.note_last(&held, reason, work.level);
+                self.finish(held, work, error.is_some()).await
+            }
+        }
+    }
+
+    fn note_last(&mut self, held: &Held, reason: Reason, level: Level) {
+        self.last = Last {
+            served_by: if held.is_replica {
+                ServedBy::Replica
+            } else {
+                ServedBy::Primary
+            },
+            node: Some(Arc::clone(&held.address)),
+            reason,
+            age: None,
+            level,
+        };
+    }
+
+    fn write_unit(&mut self, held: &mut Held, work: &Work<'_>, capture: bool) -> Run {
+        let (completes, replans) = match &work.messages {
+            Messages::Query(sql) => {
+                held.put_query(sql);
+                held.unnamed = None;
+                held.answers
+                    .sent(super::answers::Sent::Query, super::answers::For::Client);
+                let each = work
+                    .verdicts
+                    .iter()
+                    .flat_map(|verdict| Completion::each(&verdict.script, verdict.leaves_state));
+                (each.collect::<VecDeque<_>>(), false)
+            }
+            Messages::Function(message) => {
+                held.to_server.extend_from_slice(message);
+                held.lease.tainted_by = Some(self.id);
+                held.answers
+                    .sent(super::answers::Sent::Query, super::answers::For::Client);
+                (VecDeque::new(), false)
+            }
+            Messages::Batch(messages) => (self.write_batch(held, messages, work.until), true),
+        };
+        Run {
+            until: work.until,
+            completes,
+            capture: capture.then(|| Capture::new(self.proxy.settings.cache.entry_bytes_max)),
+            may_retry: held.status == Status::Idle && (held.is_replica || replans),
+            extended: work.extended,
+        }
+    }
+
+    /// The unit was answered: takes its effects, gives the connection back or keeps it, and says ReadyForQuery.
+    async fn finish(&mut self, mut held: Held, work: &Work<'_>, failed: bool) -> Result<(), Goodbye> {
+        let open = work.until == Until::Answered && held.answers.is_empty() && held.lease.dirty;
+        if !open {
+            if let Err(error) = self.take_effects(&mut held, failed).await {
+                return Err(self.lost_in_effects(&error));
+            }
+            self.settle_block(&held, failed);
+        }
+        if held.status == Status::Idle && !open {
+            self.statements.end_transaction();
+            if self.pin.is_none() {
+                self.cancel.clear().await;
+                drop(held);
+            } else {
+                self.held = Some(held);
+            }
+        } else {
+            self.held = Some(held);
+        }
+        if work.until == Until::Ready {
+            self.ready_for_query();
+        }
+        Ok(())
+    }
+
+    fn lost_in_effects(&mut self, error: &AskError) -> Goodbye {
+        self.fatal(sqlstate::CONNECTION_FAILURE, error.to_string())
+    }
+
+    fn settle_block(&mut self, held: &Held, failed: bool) {
+        self.block = match (&self.block, held.status) {
+            // An early read ran beside the block.
+            (Block::Deferred(_), Status::Idle) if failed => Block::Failed,
+            (Block::Deferred(begin), Status::Idle) => Block::Deferred(begin.clone()),
+            (Block::Failed, Status::Idle) => Block::Failed,
+            (_, Status::Idle) => Block::None,
+            _ => Block::Open,
+        };
+    }
+
+    /// A replica refused or lost the read, or a plan was out of date: once more, where that reason does not hold.
+    async fn run_elsewhere(
+        &mut self,
+        mut held: Held,
+        work: &Work<'_>,
+        code: Option<Box<str>>,
+        filling: Option<Filling>,
+    ) -> Result<(), Goodbye> {
+        Counters::count(&self.proxy.counters.retried);
+        self.statements.undo();
+        self.completed.clear();
+        self.cancel.clear().await;
+        let chosen = if held.is_replica {
+            drop(held);
+            self.choose_primary(Reason::Retried(code)).await?
+        } else {
+            // The plans of this connection are out of date: none of them is used again.
+            match held.ask("DEALLOCATE ALL").await {
+                Ok(_) => {
+                    held.lease.prepared.clear();
+                    held.unnamed = None;
+                    Chosen::Held(Box::new(held), Reason::Retried(code))
+                }
+                Err(error) => Chosen::Refused(error.into()),
+            }
+        };
+        match chosen {
+            Chosen::Held(held, reason) => Box::pin(self.run_on(*held, work, reason, filling)).await,
+            Chosen::Refused(refusal) => {
+                if let Some(filling) = filling {
+                    filling.fail(&refusal);
+                }
+                self.refuse_unit(work, &refusal);
+                Ok(())
+            }
+        }
+    }
+
+    /// The server connection was lost in the middle of a unit.
+    async fn lost(
+        &mut self,
+        held: Held,
+        work: &Work<'_>,
+        broken: Broken,
+        filling: Option<Filling>,
+    ) -> Result<(), Goodbye> {
+        self.cancel.clear().await;
+        self.lose_writes(&held);
+        if held.is_replica && !broken.shown && !self.wire.gone {
+            return self.run_elsewhere(held, work, None, filling).await;
+        }
+        let lost = broken.lost;
+        tracing::warn!(node = %held.address, error = %lost, "a server connection was lost in the middle of a statement");
+        let refusal = Refusal::lost(&lost);
+        if let Some(filling) = filling {
+            filling.fail(&refusal);
+        }
+        let in_block = held.status != Status::Idle || self.block != Block::None;
+        let cut = !held.scanner.between_messages();
+        drop(held);
+        if cut {
+            // Half a row has gone out: nothing that could be said now would be understood.
+            return Err(Goodbye);
+        }
+        if self.pin.is_some() {
+            // What only this connection had is lost, and the client must know.
+            return Err(self.fatal(sqlstate::CONNECTION_FAILURE, lost.to_string()));
+        }
+        if in_block {
+            self.block = Block::Failed;
+        }
+        self.refuse_unit(work, &refusal);
+        Ok(())
+    }
+
+    /// Answers a unit with an error of its own.
+    pub(super) fn refuse_unit(&mut self, work: &Work<'_>, refusal: &Refusal) {
+        self.statements.undo();
+        self.completed.clear();
+        refusal.encode(&mut self.wire.out);
+        if self.block != Block::None {
+            self.block = Block::Failed;
+        }
+        if work.until == Until::Ready {
+            self.ready_for_query();
+        } else {
+            self.skipping = true;
+        }
+    }
+
+    /// Opens the deferred block on the primary; false when the unit was answered with an error instead.
+    async fn open_block(&mut self) -> Result<bool, Goodbye> {
+        let Block::Deferred(begin) = self.block.clone() else {
+            return Ok(true);
+        };
+        let refusal = match self.choose_primary(Reason::Own).await? {
+            Chosen::Refused(refusal) => refusal,
+            Chosen::Held(mut held, _) => {
+                let text = String::from_utf8_lossy(&begin).into_owned();
+                match held.ask(&text).await {
+                    Ok(_) => {
+                        self.block = Block::Open;
+                        self.held = Some(*held);
+                        return Ok(true);
+                    }
+                    Err(error) => error.into(),
+                }
+            }
+        };
+        refusal.encode(&mut self.wire.out);
+        self.block = Block::Failed;
+        self.ready_for_query();
+        Ok(false)
+    }
+
+    /// Runs something that waits, and watches the client meanwhile; `None` when a cancel request came.
+    pub(super) async fn waiting<T>(&mut self, work: impl Future<Output = T>) -> Result<Option<T>, Goodbye> {
+        let (wire, cancel) = (&mut self.wire, &self.cancel);
+        let mut work = std::pin::pin!(cancel.unless_cancelled(work));
+        loop {
+            let hear = !wire.gone && wire.input.len() < self.unit_bytes + super::exchange::AHEAD_BYTES_MAX;
+            tokio::select! {
+                biased;
+                done = &mut work => return Ok(done),
+                () = wire.read(), if hear => {
+                    if wire.gone {
+                        return Err(Goodbye);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Gives a connection back if it is clean, or closes it.
+    pub(super) fn abandon(&mut self, held: Held) {
+        self.lose_writes(&held);
+        if held.status == Status::Idle && self.pin.is_none() && !held.lease.dirty {
+            drop(held);
+        } else {
+            held.lease.close();
+        }
+    }
+
+    /// In a block that failed without a server, all but its end is refused.
+    pub(super) fn refuse_in_failed_block(&mut self) {
+        Report::error(
+            sqlstate::FAILED_TRANSACTION,
+            "current transaction is aborted, commands ignored until end of transaction block",
+        )
+        .encode(&mut self.wire.out);
+    }
+}

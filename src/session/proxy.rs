@@ -1,0 +1,208 @@
+//! What all sessions share: cluster, pools, databases, the cache, cancel keys, counters.
+//!
+//! Made once by `serve`. Everything in it is shared by reference and locked, where at all, for a moment only. Invariant: when the
+//! cluster begins a new era, clocks come first, then the cache and the pools, so that nothing of the old era is stored or lent
+//! after. It holds no session.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::cancel::Cancels;
+use super::login::Base;
+use super::unit;
+use crate::cache::doorkeeper::Doorkeeper;
+use crate::cache::flight::Flights;
+use crate::cache::store::Store;
+use crate::cluster::Cluster;
+use crate::freshness::databases::Databases;
+use crate::freshness::level::Level;
+use crate::pool::Pools;
+
+/// How long the facts of a login are used for further ones: a client that connects for one query pays no round trip.
+const LOGIN_FACTS_KEPT: Duration = Duration::from_secs(10);
+/// Logins kept.
+const LOGINS_MAX: usize = 4_096;
+
+/// What sessions need to be told.
+#[derive(Debug, Clone)]
+pub struct SessionSettings {
+    /// The level of a read for which nobody asked for another.
+    pub level: Level,
+    /// Longest wait for a server connection.
+    pub lease_wait: Duration,
+    /// Longest wait for a primary.
+    pub primary_wait: Duration,
+    /// Limits of what a client may send.
+    pub unit_limits: unit::Limits,
+    /// What is cached.
+    pub cache: CacheSettings,
+}
+
+/// What is cached, and for how long.
+#[derive(Debug, Clone, Copy)]
+pub struct CacheSettings {
+    /// Off: nothing is.
+    pub enabled: bool,
+    /// Every read that may be, not only aggregations.
+    pub all_reads: bool,
+    /// How long an entry is served.
+    pub ttl: Duration,
+    /// Cheaper answers are not stored.
+    pub min_cost: Duration,
+    /// Bytes of one entry.
+    pub entry_bytes_max: usize,
+}
+
+/// What happened, since the start.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Reads answered from the cache.
+    pub hits: AtomicU64,
+    /// Reads answered by another client's execution.
+    pub shared: AtomicU64,
+    /// Cacheable reads that were not there.
+    pub misses: AtomicU64,
+    /// Answers stored.
+    pub stored: AtomicU64,
+    /// Answers not stored because a write came, or was on its way.
+    pub lost_to_writes: AtomicU64,
+    /// Units run on replicas.
+    pub replica_units: AtomicU64,
+    /// Units run on the primary.
+    pub primary_units: AtomicU64,
+    /// Reads that a replica refused or dropped, and the primary answered.
+    pub retried: AtomicU64,
+    /// Clients logged in now.
+    pub clients: AtomicU64,
+    /// Clients logged in since the start.
+    pub logins: AtomicU64,
+}
+
+impl Counters {
+    /// Adds one.
+    pub fn count(counter: &AtomicU64) {
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Shared by all sessions.
+#[derive(Debug)]
+pub struct Proxy {
+    /// The nodes.
+    pub cluster: Cluster,
+    /// Server connections.
+    pub pools: Arc<Pools>,
+    /// Clocks and catalogs.
+    pub databases: Arc<Databases>,
+    /// Entries.
+    pub store: Store,
+    /// Executions that several readers wait for.
+    pub flights: Flights,
+    /// Admission at the second miss, where it is on.
+    pub doorkeeper: Option<Doorkeeper>,
+    /// Cancel keys.
+    pub cancels: Arc<Cancels>,
+    /// Settings.
+    pub settings: SessionSettings,
+    /// Counters.
+    pub counters: Counters,
+    /// For work that outlives its session: watching a lost commit, cancelling what nobody waits for.
+    pub tasks: TaskTracker,
+    pub(super) sessions: AtomicU64,
+    logins: Mutex<HashMap<LoginKey, (Instant, Arc<Base>)>>,
+}
+
+/// User, database and startup parameters, each with its length.
+pub(super) type LoginKey = Bytes;
+
+/// The parts of a proxy that `serve` has made.
+#[derive(Debug)]
+pub struct Parts {
+    /// The nodes.
+    pub cluster: Cluster,
+    /// Server connections.
+    pub pools: Arc<Pools>,
+    /// Clocks and catalogs.
+    pub databases: Arc<Databases>,
+    /// The cache.
+    pub store: Store,
+    /// Admission at the second miss.
+    pub doorkeeper: Option<Doorkeeper>,
+    /// Settings.
+    pub settings: SessionSettings,
+    /// Where background work runs.
+    pub tasks: TaskTracker,
+}
+
+impl Proxy {
+    /// Puts the parts together and begins to follow the cluster's eras, until the token stops it.
+    pub fn start(parts: Parts, stop: &CancellationToken) -> Arc<Self> {
+        let proxy = Arc::new(Self {
+            cluster: parts.cluster,
+            pools: parts.pools,
+            databases: parts.databases,
+            store: parts.store,
+            flights: Flights::default(),
+            doorkeeper: parts.doorkeeper,
+            cancels: Arc::default(),
+            settings: parts.settings,
+            counters: Counters::default(),
+            tasks: parts.tasks,
+            sessions: AtomicU64::new(0),
+            logins: Mutex::default(),
+        });
+        let following = Arc::clone(&proxy).follow_eras(stop.clone());
+        proxy.tasks.spawn(following);
+        proxy
+    }
+
+    /// Cancels what the session with this key runs now.
+    pub async fn cancel(&self, process: i32, secret: &[u8]) {
+        self.cancels.cancel(process, secret, &self.pools).await;
+    }
+
+    async fn follow_eras(self: Arc<Self>, stop: CancellationToken) {
+        let mut versions = self.cluster.watch();
+        let mut era = self.cluster.view().era;
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                changed = versions.changed() => if changed.is_err() { return },
+            }
+            let view = self.cluster.view();
+            if view.era == era {
+                continue;
+            }
+            era = view.era;
+            self.databases.begin_era(era);
+            self.store.clear();
+            self.logins.lock().clear();
+            for node in &view.nodes {
+                self.pools.retire(node.id);
+            }
+        }
+    }
+
+    pub(super) fn known_login(&self, key: &LoginKey) -> Option<Arc<Base>> {
+        let logins = self.logins.lock();
+        let (learnt_at, base) = logins.get(key)?;
+        (learnt_at.elapsed() < LOGIN_FACTS_KEPT).then(|| Arc::clone(base))
+    }
+
+    pub(super) fn keep_login(&self, key: LoginKey, base: Arc<Base>) {
+        let mut logins = self.logins.lock();
+        if logins.len() >= LOGINS_MAX {
+            logins.retain(|_, (learnt_at, _)| learnt_at.elapsed() < LOGIN_FACTS_KEPT);
+        }
+        if logins.len() < LOGINS_MAX {
+            logins.insert(key, (Instant::now(), base));
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! Simple queries and function calls, and the turns of a transaction that no server needs to see.
+//!
+//! Called by the main loop with one message. Invariants: a text that is the proxy's own is answered here and never sent; BEGIN is
+//! answered at once and sent only when something needs a transaction, and only where the isolation level makes that
+//! indistinguishable. Everything else becomes a `Work`.
+
+use bytes::Bytes;
+
+use super::exchange::Until;
+use super::last::Last;
+use super::own::{Knob, Own};
+use super::perform::{Around, Messages, Work};
+use super::run::{Block, Goodbye, Session};
+use crate::cache::key::{Form, Key, Request};
+use crate::catalog::verdict::Verdict;
+use crate::freshness::database::Database;
+use crate::freshness::level::Level;
+use crate::protocol::backend;
+use crate::protocol::error::Report;
+use crate::protocol::frame::Frame;
+use crate::protocol::{frontend, sqlstate};
+use crate::sql::statement::{Isolation, Kind, TransactionModes};
+
+/// The answer to a turn of a transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turned {
+    /// Its command tag.
+    Done(&'static str),
+    /// The block has failed: refused.
+    Refused,
+}
+
+/// What is asked of the cache.
+pub struct Asking<'a> {
+    /// The statement's verdict.
+    pub verdict: &'a Verdict,
+    /// The level of the read.
+    pub level: Level,
+    /// The protocol.
+    pub form: Form,
+    /// The exact text.
+    pub sql: &'a [u8],
+    /// Parameter types.
+    pub types: &'a [u8],
+    /// Bind's suffix.
+    pub bind: &'a [u8],
+}
+
+impl Session {
+    /// Answers one simple query.
+    pub(super) async fn query(&mut self, frame: Frame) -> Result<(), Goodbye> {
+        let Ok(text) = frontend::query(frame.body(&self.wire.input)) else {
+            return Err(self.fatal(sqlstate::PROTOCOL_VIOLATION, "invalid message format"));
+        };
+        let sql = Bytes::copy_from_slice(text);
+        self.statements.drop_unnamed();
+        let verdict = self.verdict(&sql);
+        let level = self.level_of(&verdict);
+        if let Some(own) = Own::recognise(&verdict.script) {
+            self.answer_own(&own);
+            return Ok(());
+        }
+        if let Some(turned) = self.turn_block(&verdict, &sql) {
+            match turned {
+                Turned::Done(tag) => backend::command_complete(tag, &mut self.wire.out),
+                Turned::Refused => self.refuse_in_failed_block(),
+            }
+            self.ready_for_query();
+            return Ok(());
+        }
+        let asking = Asking {
+            verdict: &verdict,
+            level,
+            form: Form::Simple,
+            sql: &sql,
+            types: b"",
+            bind: b"",
+        };
+        let work = Work {
+            cached: self.key(&asking).map(|key| (key, Around::default())),
+            verdicts: vec![verdict],
+            level,
+            until: Until::Ready,
+            extended: false,
+            messages: Messages::Query(sql),
+        };
+        self.perform(&work).await
+    }
+
+    /// Has a function call answered: what it does is not known.
+    pub(super) async fn function(&mut self, frame: Frame) -> Result<(), Goodbye> {
+        let message = Bytes::copy_from_slice(frame.bytes(&self.wire.input));
+        let work = Work {
+            verdicts: vec![Database::unread()],
+            level: self.proxy.settings.level,
+            cached: None,
+            until: Until::Ready,
+            extended: false,
+            messages: Messages::Function(message),
+        };
+        self.perform(&work).await
+    }
+
+    /// The level of a read, with a notice for every hint that is not understood.
+    pub(super) fn level_of(&mut self, verdict: &Verdict) -> Level {
+        let hints = &verdict.script.hints;
+        let mut unknown: Vec<&str> = hints.unknown.iter().map(|word| &**word).collect();
+        let hinted = hints.freshness.as_deref().and_then(|text| {
+            let level = text.parse().ok();
+            if level.is_none() {
+                unknown.push(text);
+            }
+            level
+        });
+        for word in unknown {
+            Report::notice(
+                sqlstate::INVALID_PARAMETER_VALUE,
+                format!("pgladder: unknown hint \"{word}\""),
+            )
+            .hint("Hints are route=primary|replica, cache=on|off and freshness=<level>.")
+            .encode(&mut self.wire.out);
+        }
+        hinted.or(self.asked.level).unwrap_or(self.proxy.settings.level)
+    }
+
+    /// The key of a read whose answer may be cached, in the session as it is now.
+    pub(super) fn key(&self, asking: &Asking<'_>) -> Option<Key> {
+        let (cache, verdict) = (&self.proxy.settings.cache, asking.verdict);
+        let hint = verdict.script.hints.cache;
+        let wanted = match hint {
+            Some(wanted) => wanted,
+            None => !self.asked.cache_off && (verdict.aggregates || cache.all_reads),
+        };
+        let quiet = self.held.is_none()
+            && self.pin.is_none()
+            && matches!(self.block, Block::None | Block::Deferred(_));
+        let may = cache.enabled
+            && wanted
+            && quiet
+            && verdict.cache.is_ok()
+            && verdict.generation == self.database.generation()
+            && self.derived.cacheable
+            && self.derived.read_committed
+            && asking.level != Level::Strict;
+        may.then(|| {
+            Key::of(&Request {
+                identity: &self.derived.identity,
+                generation: verdict.generation,
+                form: asking.form,
+                sql: asking.sql,
+                types: asking.types,
+                bind: asking.bind,
+            })
+        })
+    }
+
+    /// Takes a turn of the transaction block that no server needs to see; `None` where one has to.
+    pub(super) fn turn_block(&mut self, verdict: &Verdict, sql: &Bytes) -> Option<Turned> {
+        let first = &verdict.script.statements.first()?.kind;
+        let only = verdict.script.statements.len() == 1;
+        match (&self.block, first) {
+            (Block::Failed, Kind::Commit { chain } | Kind::Rollback { chain }) => {
+                self.leave_block(*chain, false);
+                // More statements follow: they run outside the block.
+                only.then_some(Turned::Done("ROLLBACK"))
+            }
+            (Block::Failed, Kind::Empty) => None,
+            (Block::Failed, _) => Some(Turned::Refused),
+            (Block::Deferred(_), Kind::Commit { chain }) if only => {
+                self.leave_block(*chain, true);
+                Some(Turned::Done("COMMIT"))
+            }
+            (Block::Deferred(_), Kind::Rollback { chain }) if only => {
+                self.leave_block(*chain, false);
+                Some(Turned::Done("ROLLBACK"))
+            }
+            (Block::None, Kind::Begin(modes)) if only && self.may_defer(*modes) => {
+                self.block = Block::Deferred(sql.clone());
+                self.settings.begin();
+                let starts = sql
+                    .trim_ascii_start()
+                    .first()
+                    .is_some_and(|c| c.eq_ignore_ascii_case(&b's'));
+                Some(Turned::Done(if starts { "START TRANSACTION" } else { "BEGIN" }))
+            }
+            _ => None,
+        }
+    }
+
+    fn may_defer(&self, modes: TransactionModes) -> bool {
+        let read_committed = match modes.isolation {
+            Some(isolation) => isolation == Isolation::ReadCommitted,
+            None => self.derived.read_committed,
+        };
+        read_committed && !modes.snapshot && self.held.is_none() && self.pin.is_none()
+    }
+
+    fn leave_block(&mut self, chain: bool, commit: bool) {
+        let begin = match &self.block {
+            Block::Deferred(begin) => begin.clone(),
+            _ => Bytes::from_static(b"BEGIN"),
+        };
+        if commit {
+            self.settings.commit();
+        } else {
+            self.settings.rollback();
+        }
+        self.block = if chain {
+            Block::Deferred(begin)
+        } else {
+            Block::None
+        };
+        if chain {
+            self.settings.begin();
+        }
+        self.settings_changed();
+        self.last = Last::own(self.proxy.settings.level);
+    }
+
+    /// Answers one of the proxy's own statements to a simple query.
+    fn answer_own(&mut self, own: &Own) {
+        if self.status() == backend::Status::Failed {
+            self.refuse_in_failed_block();
+        } else if let Own::Refused(report) = own {
+            report.encode(&mut self.wire.out);
+            if self.block != Block::None {
+                self.block = Block::Failed;
+            }
+        } else {
+            let (columns, row) = self.own_rows(own);
+            if !columns.is_empty() {
+                backend::text_columns(&columns, 0, &mut self.wire.out);
+            }
+            self.write_own(own, &row);
+        }
+        self.ready_for_query();
+    }
+
+    /// The columns and the row that an own statement returns; none for SET and RESET.
+    pub(super) fn own_rows(&self, own: &Own) -> (Vec<&'static str>, Vec<Option<String>>) {
+        match own {
+            Own::ShowLast => (super::last::COLUMNS.to_vec(), self.last.row().to_vec()),
+            Own::Show(knob) => (vec![knob.name()], vec![Some(self.shown(*knob))]),
+            Own::Set { .. } | Own::Reset(_) | Own::Refused(_) => (Vec::new(), Vec::new()),
+        }
+    }
+
+    /// Carries an own statement out, and appends its row and completion.
+    pub(super) fn write_own(&mut self, own: &Own, row: &[Option<String>]) {
+        own.apply(&mut self.settings);
+        self.settings_changed();
+        if !row.is_empty() {
+            let values: Vec<Option<&str>> = row.iter().map(Option::as_deref).collect();
+            backend::text_row(&values, &mut self.wire.out);
+        }
+        backend::command_complete(own.tag(), &mut self.wire.out);
+    }
+
+    fn shown(&self, knob: Knob) -> String {
+        self.settings
+            .in_force(knob.name())
+            .unwrap_or(knob.unset())
+            .to_owned()
+    }
+}

@@ -1,0 +1,344 @@
+//! The session's state and its main loop: take the next unit from the client, have it answered, wait for more.
+//!
+//! `run` is called by the listener with a client that has passed the door. Invariants: units are answered in their order, each
+//! before the next is looked at; a connection that is not clean is never given back. When the client goes, what it left open is
+//! rolled back by closing its connection; a statement that writes is seen through first, as PostgreSQL would.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::{Buf, Bytes};
+use tokio_util::sync::CancellationToken;
+
+use super::acquire::Place;
+use super::cancel::CancelSlot;
+use super::client::Client;
+use super::derived::Derived;
+use super::effects::Completion;
+use super::exchange::{Run, news};
+use super::held::{Held, Turn};
+use super::last::Last;
+use super::login::{self, Base};
+use super::own::Asked;
+use super::proxy::{Counters, Proxy};
+use super::settings::{Settings, Values};
+use super::statements::Statements;
+use super::unit::{self, Unit, UnitError};
+use super::wire::Wire;
+use super::writes::Pending;
+use crate::catalog::Subject;
+use crate::catalog::verdict::Verdict;
+use crate::freshness::database::Database;
+use crate::protocol::backend::{self, Status};
+use crate::protocol::error::{Report, Severity};
+use crate::protocol::frame::{self, FrameError, HEADER_BYTES};
+use crate::protocol::sqlstate;
+use crate::route::Pin;
+
+/// Output beyond this is written before the next unit is looked at.
+const OUT_BYTES_MAX: usize = 64 * 1024;
+
+/// The session ends: the client said so, is gone, or was told why.
+#[derive(Debug)]
+pub struct Goodbye;
+
+/// Where the session's transaction block stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Block {
+    /// There is none.
+    None,
+    /// BEGIN was answered and not sent yet: its text.
+    Deferred(Bytes),
+    /// It failed before, or without, a server: all is refused up to its end.
+    Failed,
+    /// A server has it; the connection in hand knows its status.
+    Open,
+}
+
+/// One client's session.
+pub struct Session {
+    pub(super) id: u64,
+    pub(super) proxy: Arc<Proxy>,
+    pub(super) place: Place,
+    pub(super) database: Arc<Database>,
+    pub(super) wire: Wire,
+    pub(super) cancel: CancelSlot,
+    pub(super) base: Arc<Base>,
+    pub(super) settings: Settings,
+    pub(super) derived: Derived,
+    pub(super) asked: Asked,
+    /// What a connection is to be set to; follows `settings`.
+    pub(super) wanted: Values,
+    pub(super) statements: Statements,
+    /// What ParameterStatus has told the client.
+    pub(super) reported: BTreeMap<Box<str>, Box<str>>,
+    pub(super) block: Block,
+    pub(super) held: Option<Held>,
+    pub(super) pin: Option<Pin>,
+    pub(super) last: Last,
+    pub(super) pending: Pending,
+    /// It has read from the primary, and may have seen what is not acknowledged yet.
+    pub(super) saw_primary: bool,
+    /// An error came in a batch without a Sync: all up to that is dropped.
+    pub(super) skipping: bool,
+    pub(super) completed: Vec<(Completion, Bytes)>,
+    /// Bytes at the head of the client's input that belong to the unit in work.
+    pub(super) unit_bytes: usize,
+}
+
+/// Serves a client until one of both ends it.
+pub async fn run(client: Client, proxy: Arc<Proxy>, stop: CancellationToken) {
+    Counters::count(&proxy.counters.logins);
+    proxy.counters.clients.fetch_add(1, Ordering::Relaxed);
+    let counted = Arc::clone(&proxy);
+    serve(client, proxy, stop).await;
+    counted.counters.clients.fetch_sub(1, Ordering::Relaxed);
+}
+
+async fn serve(mut client: Client, proxy: Arc<Proxy>, stop: CancellationToken) {
+    match login::base(&proxy, &client).await {
+        Ok(base) => {
+            let mut session = Box::new(Session::new(client, proxy, base));
+            session.greet();
+            Box::pin(session.serve(&stop)).await;
+        }
+        Err(refusal) => {
+            let input = std::mem::take(&mut client.input);
+            let mut wire = Wire::new(client.stream, input);
+            refusal.fatal().encode(&mut wire.out);
+            wire.flush().await;
+            wire.close().await;
+        }
+    }
+}
+
+impl Session {
+    fn new(client: Client, proxy: Arc<Proxy>, base: Arc<Base>) -> Self {
+        let settings = Settings::new(base.startup.clone());
+        let database = proxy.databases.open(&client.database);
+        let derived = Derived::new(&client.database, &client.user, &base.facts, &settings);
+        Self {
+            id: proxy.sessions.fetch_add(1, Ordering::Relaxed) + 1,
+            place: Place {
+                user: client.user,
+                database: client.database,
+            },
+            database,
+            wire: Wire::new(client.stream, client.input),
+            cancel: proxy.cancels.slot(client.protocol_minor),
+            derived,
+            asked: Asked::default(),
+            wanted: settings.wanted(),
+            settings,
+            statements: Statements::default(),
+            reported: base.parameters.clone(),
+            block: Block::None,
+            held: None,
+            pin: None,
+            last: Last::own(proxy.settings.level),
+            pending: Pending::default(),
+            saw_primary: false,
+            skipping: false,
+            completed: Vec::new(),
+            unit_bytes: 0,
+            base,
+            proxy,
+        }
+    }
+
+    fn greet(&mut self) {
+        for (name, value) in &self.reported {
+            backend::parameter_status(name, value, &mut self.wire.out);
+        }
+        backend::backend_key_data(self.cancel.process(), self.cancel.secret(), &mut self.wire.out);
+        self.ready_for_query();
+    }
+
+    async fn serve(&mut self, stop: &CancellationToken) {
+        let ended = loop {
+            if let Err(goodbye) = self.serve_input().await {
+                break goodbye;
+            }
+            self.wire.flush().await;
+            if self.wire.gone {
+                break Goodbye;
+            }
+            if let Err(goodbye) = self.wait(stop).await {
+                break goodbye;
+            }
+        };
+        let Goodbye = ended;
+        self.wire.flush().await;
+        self.end().await;
+        self.wire.close().await;
+    }
+
+    /// Serves every whole unit that has arrived.
+    async fn serve_input(&mut self) -> Result<(), Goodbye> {
+        loop {
+            let unit = match unit::next(&self.wire.input, self.proxy.settings.unit_limits) {
+                Ok(Some(unit)) => unit,
+                Ok(None) => return Ok(()),
+                Err(error) => return Err(self.refuse(error)),
+            };
+            self.unit_bytes = unit.bytes();
+            match unit {
+                Unit::Query(frame) => self.query(frame).await?,
+                Unit::Function(frame) => self.function(frame).await?,
+                Unit::Batch(frames, end) => self.batch(&frames, end).await?,
+                Unit::Stray(_) => {}
+                Unit::Terminate => return Err(Goodbye),
+            }
+            self.wire.consume(std::mem::take(&mut self.unit_bytes));
+            if self.wire.gone {
+                return Err(Goodbye);
+            }
+            if self.wire.out.len() > OUT_BYTES_MAX {
+                self.wire.flush().await;
+            }
+        }
+    }
+
+    /// Waits until the client has more to say; a server connection in hand may say something meanwhile.
+    async fn wait(&mut self, stop: &CancellationToken) -> Result<(), Goodbye> {
+        if let Some(held) = &mut self.held {
+            let turn = tokio::select! {
+                turn = held.turn(Some(&mut self.wire)) => turn,
+                () = stop.cancelled() => return Err(self.farewell()),
+            };
+            return match turn {
+                Ok(Turn::Server) => self.hear_server(),
+                Ok(_) => Ok(()),
+                Err(lost) => Err(self.fatal(sqlstate::ADMIN_SHUTDOWN, lost.to_string())),
+            };
+        }
+        tokio::select! {
+            () = async { self.wire.readable().await; self.wire.read().await } => Ok(()),
+            () = stop.cancelled() => Err(self.farewell()),
+        }
+    }
+
+    /// Takes what a server says unasked: notices, notifications, parameters, or that it ends the connection.
+    fn hear_server(&mut self) -> Result<(), Goodbye> {
+        let Some(held) = &mut self.held else {
+            return Ok(());
+        };
+        loop {
+            let next = frame::next(&held.lease.input, 0, crate::protocol::scanner::CONTROL_BYTES_MAX);
+            let Ok(Some(frame)) = next else {
+                return match next {
+                    Ok(_) => Ok(()),
+                    Err(error) => Err(self.fatal(sqlstate::PROTOCOL_VIOLATION, error.to_string())),
+                };
+            };
+            let message = held.lease.input.split_to(frame.len).freeze();
+            match frame.tag {
+                b'S' => {
+                    held.note_parameter(&message[HEADER_BYTES..]);
+                    if self.is_news(&message[HEADER_BYTES..]) {
+                        self.wire.out.extend_from_slice(&message);
+                    }
+                    return self.hear_server();
+                }
+                b'N' | b'A' => self.wire.out.extend_from_slice(&message),
+                b'E' => {
+                    self.wire.out.extend_from_slice(&message);
+                    return Err(Goodbye);
+                }
+                tag => {
+                    return Err(self.fatal(
+                        sqlstate::PROTOCOL_VIOLATION,
+                        format!("the server sent message type {tag:#04x}, which answers nothing"),
+                    ));
+                }
+            }
+        }
+    }
+
+    /// Gives back or closes what the session holds.
+    async fn end(&mut self) {
+        self.cancel.clear().await;
+        if let Some(held) = self.held.take() {
+            self.abandon(held);
+        }
+    }
+
+    /// Is a ParameterStatus one that the client has not seen? Then it counts as seen from now on.
+    pub(super) fn is_news(&mut self, body: &[u8]) -> bool {
+        let Some((name, value)) = news(body, &self.reported) else {
+            return false;
+        };
+        self.reported.insert(name.into(), value.into());
+        true
+    }
+
+    /// What follows from the settings is derived anew.
+    pub(super) fn settings_changed(&mut self) {
+        let (user, database) = (&self.place.user, &self.place.database);
+        self.derived = Derived::new(database, user, &self.base.facts, &self.settings);
+        self.asked = Asked::of(&self.settings);
+        self.wanted = self.settings.wanted();
+    }
+
+    /// The verdict on a text, under the search path and the catalog of now.
+    pub(super) fn verdict(&self, sql: &Bytes) -> Arc<Verdict> {
+        if !self.derived.reads_as_written(sql) {
+            return Database::unread();
+        }
+        self.database.verdict(&Subject {
+            path: Arc::clone(&self.derived.path),
+            sql: sql.clone(),
+        })
+    }
+
+    /// The status that ReadyForQuery tells the client.
+    pub(super) fn status(&self) -> Status {
+        match &self.block {
+            Block::None => Status::Idle,
+            Block::Deferred(_) => Status::InTransaction,
+            Block::Failed => Status::Failed,
+            Block::Open => self.held.as_ref().map_or(Status::Failed, |held| held.status),
+        }
+    }
+
+    pub(super) fn ready_for_query(&mut self) {
+        backend::ready_for_query(self.status(), &mut self.wire.out);
+    }
+
+    /// The client is gone in the middle of a unit: a statement that writes is seen through, any other is cancelled.
+    pub(super) fn client_vanished(&mut self, held: &Held, run: &Run) {
+        if self.pending.is_empty() && run.capture.is_none() {
+            let (proxy, target) = (Arc::clone(&self.proxy), held.lease.cancel_target());
+            self.proxy.tasks.spawn(async move {
+                if let Err(error) = proxy.pools.cancel(&target).await {
+                    tracing::debug!(%error, "the statement of a client that is gone was not cancelled");
+                }
+            });
+        }
+    }
+
+    /// Tells the client why the session ends.
+    pub(super) fn fatal(&mut self, code: &'static str, message: impl Into<String>) -> Goodbye {
+        Report::new(Severity::Fatal, code, message).encode(&mut self.wire.out);
+        Goodbye
+    }
+
+    fn farewell(&mut self) -> Goodbye {
+        self.fatal(
+            sqlstate::ADMIN_SHUTDOWN,
+            "terminating connection due to administrator command",
+        )
+    }
+
+    fn refuse(&mut self, error: UnitError) -> Goodbye {
+        let code = match error {
+            UnitError::Frame(FrameError::TooLong { .. }) => sqlstate::PROGRAM_LIMIT_EXCEEDED,
+            UnitError::Frame(FrameError::TooShort { .. }) | UnitError::UnknownType(_) => {
+                sqlstate::PROTOCOL_VIOLATION
+            }
+        };
+        self.wire.input.advance(self.wire.input.len());
+        self.fatal(code, error.to_string())
+    }
+}

@@ -1,0 +1,195 @@
+//! The client's prepared statements and portals, by the client's own names.
+//!
+//! Called by `batch` for each message that names one, and by `exchange` when one is answered. Invariant: after a unit the map is
+//! what a server would have: a Parse or Close that an error skipped left no trace. What a server connection has prepared is the
+//! pool's knowledge, not this map's.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::own::Own;
+use crate::catalog::verdict::Verdict;
+use crate::pool::PreparedStatement;
+
+/// Tells one Parse of a client from another of the same name.
+pub type Serial = u64;
+
+/// A statement that the client has parsed.
+#[derive(Debug)]
+pub struct ClientStatement {
+    /// Unique in its session.
+    pub serial: Serial,
+    /// Text and declared types.
+    pub parsed: PreparedStatement,
+    /// The parameter types as Parse gave them, for the cache's key.
+    pub types: Bytes,
+    /// The proxy's own statement, which no server sees.
+    pub own: Option<Own>,
+}
+
+/// A portal: the statement that is bound to it.
+pub type Portal = Arc<Bound>;
+
+/// A statement with its verdict at the time of binding.
+#[derive(Debug)]
+pub struct Bound {
+    /// The statement.
+    pub statement: Arc<ClientStatement>,
+    /// Its verdict under the search path and the catalog of that moment.
+    pub verdict: Arc<Verdict>,
+    /// Result formats as Bind gave them, two bytes each.
+    pub result_formats: Bytes,
+    /// A parameter's value holds a word that, as a date or time, reads the clock.
+    pub clock_words: bool,
+}
+
+#[derive(Debug)]
+struct Change {
+    name: Bytes,
+    before: Option<Arc<ClientStatement>>,
+}
+
+/// All of one session.
+#[derive(Debug, Default)]
+pub struct Statements {
+    named: HashMap<Bytes, Arc<ClientStatement>>,
+    portals: HashMap<Bytes, Portal>,
+    unanswered: VecDeque<Change>,
+    parsed: Serial,
+}
+
+impl Statements {
+    /// The statement of this name, changes not yet answered included.
+    pub fn find(&self, name: &[u8]) -> Option<&Arc<ClientStatement>> {
+        self.named.get(name)
+    }
+
+    /// A serial for the next Parse.
+    pub fn next_serial(&mut self) -> Serial {
+        self.parsed += 1;
+        self.parsed
+    }
+
+    /// Parse was sent.
+    pub fn parse(&mut self, name: Bytes, statement: Arc<ClientStatement>) {
+        let before = self.named.insert(name.clone(), statement);
+        self.unanswered.push_back(Change { name, before });
+    }
+
+    /// Close of a statement was sent.
+    pub fn close(&mut self, name: Bytes) {
+        let before = self.named.remove(&name);
+        self.unanswered.push_back(Change { name, before });
+    }
+
+    /// The oldest unanswered Parse or Close was answered.
+    pub fn answered(&mut self) {
+        self.unanswered.pop_front();
+    }
+
+    /// An error skipped all that is unanswered.
+    pub fn undo(&mut self) {
+        while let Some(change) = self.unanswered.pop_back() {
+            match change.before {
+                // A failed Parse leaves no unnamed statement: the server drops the old one first.
+                Some(before) if !change.name.is_empty() => drop(self.named.insert(change.name, before)),
+                _ => drop(self.named.remove(&change.name)),
+            }
+        }
+    }
+
+    /// DEALLOCATE of one, accepted.
+    pub fn deallocate(&mut self, name: &[u8]) -> bool {
+        self.named.remove(name).is_some()
+    }
+
+    /// DEALLOCATE ALL, or DISCARD ALL.
+    pub fn clear(&mut self) {
+        self.named.clear();
+        self.portals.clear();
+    }
+
+    /// A simple query drops the unnamed statement.
+    pub fn drop_unnamed(&mut self) {
+        self.named.remove(&b""[..]);
+        self.portals.remove(&b""[..]);
+    }
+
+    /// Bind was sent.
+    pub fn bind(&mut self, portal: Bytes, bound: Portal) {
+        self.portals.insert(portal, bound);
+    }
+
+    /// The portal of this name.
+    pub fn portal(&self, name: &[u8]) -> Option<&Portal> {
+        self.portals.get(name)
+    }
+
+    /// The transaction ended, and all portals with it.
+    pub fn end_transaction(&mut self) {
+        self.portals.clear();
+        self.unanswered.clear();
+    }
+
+    /// How many statements there are.
+    pub fn len(&self) -> usize {
+        self.named.len()
+    }
+
+    /// True when there are none.
+    pub fn is_empty(&self) -> bool {
+        self.named.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn statement(statements: &mut Statements, sql: &'static str) -> Arc<ClientStatement> {
+        Arc::new(ClientStatement {
+            serial: statements.next_serial(),
+            parsed: PreparedStatement {
+                sql: Bytes::from_static(sql.as_bytes()),
+                types: [].into(),
+            },
+            types: Bytes::new(),
+            own: None,
+        })
+    }
+
+    fn parse(statements: &mut Statements, name: &'static str, sql: &'static str) {
+        let statement = statement(statements, sql);
+        statements.parse(Bytes::from_static(name.as_bytes()), statement);
+    }
+
+    fn text<'a>(statements: &'a Statements, name: &str) -> Option<&'a [u8]> {
+        statements
+            .find(name.as_bytes())
+            .map(|statement| &statement.parsed.sql[..])
+    }
+
+    #[test]
+    fn what_was_answered_before_the_error_stays_and_the_rest_is_undone() {
+        let mut statements = Statements::default();
+        parse(&mut statements, "a", "select 1");
+        parse(&mut statements, "b", "select 2");
+        statements.close(Bytes::from_static(b"a"));
+        statements.answered();
+        statements.undo();
+        assert_eq!(text(&statements, "a"), Some(&b"select 1"[..]));
+        assert_eq!(text(&statements, "b"), None);
+    }
+
+    #[test]
+    fn a_failed_parse_leaves_no_unnamed_statement() {
+        let mut statements = Statements::default();
+        parse(&mut statements, "", "select 1");
+        statements.answered();
+        parse(&mut statements, "", "selec 2");
+        statements.undo();
+        assert_eq!(text(&statements, ""), None);
+    }
+}

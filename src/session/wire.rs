@@ -1,0 +1,107 @@
+//! The client's side of a session: its socket, what has been read from it, and what is to be written to it.
+//!
+//! Owned by one session. Invariants: bytes are written in the order in which they were appended; the head of `input` is the
+//! unit in work, and is dropped only when that is done, so that a read may be run again elsewhere. Buffers are given up while
+//! the client idles. Reading is cancel safe; a dropped `flush` keeps what was not yet written.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, BytesMut};
+use tokio::io::AsyncWrite;
+use tokio_util::io::{poll_read_buf, poll_write_buf};
+
+use super::stream::ClientStream;
+
+/// Bytes read at once.
+const READ_BYTES: usize = 16 * 1024;
+/// A buffer that has grown beyond this is given up when it is empty.
+const KEPT_BYTES_MAX: usize = 64 * 1024;
+
+/// A client's socket and buffers.
+#[derive(Debug)]
+pub struct Wire {
+    stream: ClientStream,
+    /// Read and not yet consumed.
+    pub input: BytesMut,
+    /// To be written.
+    pub out: BytesMut,
+    /// The client closed its side, or the socket failed: nothing that is written arrives any more.
+    pub gone: bool,
+}
+
+impl Wire {
+    /// Takes over a socket and what was read from it.
+    pub fn new(stream: ClientStream, input: BytesMut) -> Self {
+        Self {
+            stream,
+            input,
+            out: BytesMut::new(),
+            gone: false,
+        }
+    }
+
+    /// Writes all of `out`. A client that is gone swallows it.
+    pub async fn flush(&mut self) {
+        while !self.out.is_empty() && !self.gone {
+            let written = std::future::poll_fn(|cx| self.poll_write(cx)).await;
+            self.gone |= written.is_err();
+        }
+        if self.gone {
+            self.out.clear();
+        }
+        if self.out.capacity() > KEPT_BYTES_MAX {
+            self.out = BytesMut::new();
+        }
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let written = ready!(poll_write_buf(Pin::new(&mut self.stream), cx, &mut self.out))?;
+        if written == 0 {
+            return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+        }
+        if self.out.is_empty() {
+            ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Reads what comes next; at the end of the stream, or at an error, `gone` is set.
+    pub async fn read(&mut self) {
+        std::future::poll_fn(|cx| self.poll_read(cx)).await;
+    }
+
+    /// As `read`.
+    pub fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.input.capacity() - self.input.len() < READ_BYTES / 4 {
+            self.input.reserve(READ_BYTES);
+        }
+        let read = ready!(poll_read_buf(Pin::new(&mut self.stream), cx, &mut self.input));
+        self.gone |= !matches!(read, Ok(read) if read > 0);
+        Poll::Ready(())
+    }
+
+    /// Waits until there is something to read, without a buffer. Returns at once where only reading can tell.
+    pub async fn readable(&mut self) {
+        if self.input.is_empty() {
+            self.input = BytesMut::new();
+        }
+        if self.stream.readable().await.is_err() {
+            self.gone = true;
+        }
+    }
+
+    /// Drops the first `bytes` of what was read.
+    pub fn consume(&mut self, bytes: usize) {
+        self.input.advance(bytes);
+    }
+
+    /// Says goodbye to the socket; what it does not take at once is lost.
+    pub async fn close(&mut self) {
+        let closed = std::future::poll_fn(|cx| Pin::new(&mut self.stream).poll_shutdown(cx)).await;
+        if let Err(error) = closed {
+            tracing::trace!(%error, "the client's socket was already gone");
+        }
+    }
+}

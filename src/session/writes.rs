@@ -1,0 +1,157 @@
+//! The life of a write: announced before it is sent, known to the clocks before it is acknowledged, landed when its unit ends.
+//!
+//! Called by `perform` and `exchange`. Invariants: what a transaction has written is announced when something that can commit
+//! it is sent; a commit whose connection was lost stays in flight until its backend is gone from the server. It does not decide
+//! what a statement writes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::held::Held;
+use super::run::Session;
+use crate::catalog::verdict::Verdict;
+use crate::freshness::database::{Announced, Writes};
+use crate::protocol::backend::Status;
+use crate::sql::statement::Kind;
+
+/// Pause between two looks for the backend of a lost connection.
+const LOOK_PAUSE: Duration = Duration::from_millis(200);
+
+/// Writes on their way.
+#[derive(Debug, Default)]
+pub struct Pending {
+    /// Of the open transaction, not yet announced.
+    transaction: Option<Writes>,
+    announced: Vec<(Announced, Writes)>,
+    acknowledged: bool,
+}
+
+impl Pending {
+    /// Nothing is on its way, and no transaction has written.
+    pub fn is_empty(&self) -> bool {
+        self.transaction.is_none() && self.announced.is_empty()
+    }
+}
+
+impl Session {
+    /// Announces what a unit with these verdicts may commit. `in_block`: a transaction block is open on the server.
+    pub(super) fn announce(&mut self, verdicts: &[Arc<Verdict>], in_block: bool) {
+        let sets = verdicts.iter().filter_map(|verdict| Writes::of(&verdict.writes));
+        let unit = sets.reduce(Writes::and);
+        let statements = || verdicts.iter().flat_map(|verdict| &verdict.script.statements);
+        let commits = !in_block
+            || verdicts.iter().any(|verdict| verdict.script.statements.len() > 1)
+            || unit.as_ref().is_some_and(Writes::is_unknown)
+            || statements().any(|statement| can_commit(&statement.kind));
+        let before = self.pending.transaction.take();
+        let all = match (before, unit) {
+            (Some(before), Some(unit)) => Some(before.and(unit)),
+            (before, unit) => before.or(unit),
+        };
+        if in_block {
+            self.pending.transaction.clone_from(&all);
+        }
+        if let Some(writes) = all.filter(|_| commits) {
+            self.pending.acknowledged = false;
+            self.pending
+                .announced
+                .push((self.database.announce(&writes), writes));
+        }
+    }
+
+    /// A CommandComplete came: what is announced may be committed. Called before it is forwarded.
+    pub(super) fn acknowledge(&mut self, tag: &[u8]) {
+        let rolled_back = tag.starts_with(b"ROLLBACK");
+        for (_, writes) in &self.pending.announced {
+            if !rolled_back || writes.is_unknown() {
+                self.proxy.databases.acknowledge(&self.database, writes);
+                self.pending.acknowledged = true;
+            }
+        }
+    }
+
+    /// ReadyForQuery came: the unit's commits, if any, have happened. Called before it is forwarded.
+    pub(super) fn ready(&mut self, held: &Held) {
+        for (announced, writes) in self.pending.announced.drain(..) {
+            // An error took back what is known to be written; a procedure may have committed before it.
+            if self.pending.acknowledged || writes.is_unknown() {
+                self.proxy.databases.acknowledge(&self.database, &writes);
+            }
+            self.database.land(announced);
+        }
+        if held.status == Status::Idle {
+            self.pending.transaction = None;
+        }
+    }
+
+    /// The connection was lost: a commit that was announced on it is watched until its backend is gone.
+    pub(super) fn lose_writes(&mut self, held: &Held) {
+        self.pending.transaction = None;
+        let announced = std::mem::take(&mut self.pending.announced);
+        if announced.is_empty() {
+            return;
+        }
+        let (proxy, database) = (Arc::clone(&self.proxy), Arc::clone(&self.database));
+        let lost = Lost {
+            place: self.place.clone(),
+            process: held.lease.process,
+            backend_start: held.lease.login.backend_start.clone(),
+            era: proxy.cluster.view().era,
+        };
+        self.proxy.tasks.spawn(async move {
+            // Counts as committed from now on, and again when it is certain that nothing more can come.
+            for (_, writes) in &announced {
+                proxy.databases.acknowledge(&database, writes);
+            }
+            lost.gone(&proxy).await;
+            for (announced, writes) in announced {
+                proxy.databases.acknowledge(&database, &writes);
+                database.land(announced);
+            }
+        });
+    }
+}
+
+/// A backend whose connection was lost.
+struct Lost {
+    place: super::acquire::Place,
+    process: i32,
+    backend_start: Box<str>,
+    era: u64,
+}
+
+impl Lost {
+    /// Waits until the server no longer has the backend, or is no longer the primary that had it.
+    async fn gone(&self, proxy: &super::proxy::Proxy) {
+        let sql = format!(
+            "SELECT 1 FROM pg_catalog.pg_stat_activity WHERE pid = {} AND \
+             (backend_start AT TIME ZONE 'UTC')::pg_catalog.text = {}",
+            self.process,
+            crate::sql::ident::quote_literal(&self.backend_start)
+        );
+        while proxy.cluster.view().era == self.era {
+            if let Ok(mut held) = self.place.primary(proxy).await
+                && let Ok(rows) = held.ask(&sql).await
+                && rows.is_empty()
+            {
+                return;
+            }
+            tokio::time::sleep(LOOK_PAUSE).await;
+        }
+    }
+}
+
+/// Can it commit the transaction that it stands in?
+fn can_commit(kind: &Kind) -> bool {
+    matches!(
+        kind,
+        Kind::Commit { .. }
+            | Kind::Rollback { .. }
+            | Kind::PrepareTransaction
+            | Kind::CommitPrepared
+            | Kind::Call
+            | Kind::Do
+            | Kind::Execute(_)
+            | Kind::Other(_)
+    )
+}
