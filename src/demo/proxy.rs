@@ -5,16 +5,23 @@
 //! Dropping it aborts the task; `shut_down` lets it drain first.
 
 use std::error::Error;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::time::Duration;
 
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::cluster::{SUPERUSER, ThrowAwayCluster};
+use crate::config::{AuthMethod, Config, Endpoint, NodeConfig};
+use crate::serve;
+
 /// How long the proxy may take to listen, and to drain.
 const PATIENCE: Duration = Duration::from_secs(30);
 const RETRY_INTERVAL: Duration = Duration::from_millis(20);
+
+const USUAL_PORT: u16 = 6432;
+const USUAL_HTTP_PORT: u16 = 9632;
 
 /// What clients need to reach it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,6 +51,9 @@ pub enum ProxyError {
         /// As in its address.
         port: u16,
     },
+    /// No port is free.
+    #[error("no free port on 127.0.0.1")]
+    NoPort(#[source] std::io::Error),
     /// It did not end in time.
     #[error("the proxy did not stop within {} seconds", PATIENCE.as_secs())]
     Stuck,
@@ -58,6 +68,23 @@ pub struct Proxy {
 }
 
 impl Proxy {
+    /// pgladder with its defaults in front of the cluster, where the loopback interface is trusted.
+    pub async fn start(cluster: &ThrowAwayCluster, port: Option<u16>) -> Result<Self, ProxyError> {
+        let port = match port {
+            Some(port) => port,
+            None => usual_or_free(USUAL_PORT)?,
+        };
+        let http = SocketAddr::from((Ipv4Addr::LOCALHOST, usual_or_free(USUAL_HTTP_PORT)?));
+        let address = ProxyAddress {
+            host: Ipv4Addr::LOCALHOST.to_string(),
+            port,
+            http: Some(http),
+        };
+        let stop = CancellationToken::new();
+        let serve = serve::serve(configuration(cluster, &address), stop.clone());
+        Self::launch(address, stop, serve).await
+    }
+
     /// Something that was started by somebody else, and that this will not end.
     pub fn elsewhere(address: ProxyAddress) -> Self {
         Self {
@@ -123,6 +150,32 @@ impl Proxy {
             None => Ok(()),
         }
     }
+}
+
+fn configuration(cluster: &ThrowAwayCluster, address: &ProxyAddress) -> Config {
+    let endpoint = |port| Endpoint::Tcp {
+        host: Ipv4Addr::LOCALHOST.to_string(),
+        port,
+    };
+    let mut config = Config::default();
+    config.listen.addresses = vec![endpoint(address.port)];
+    config.nodes = (0..cluster.node_count())
+        .map(|node| NodeConfig {
+            address: endpoint(cluster.port(node)),
+            weight: 1,
+        })
+        .collect();
+    SUPERUSER.clone_into(&mut config.cluster.control_user);
+    config.auth.method = AuthMethod::Trust;
+    config.http.listen = address.http.map(|http| endpoint(http.port()));
+    config
+}
+
+/// Between looking and listening another process may take it: then the proxy says so.
+fn usual_or_free(usual: u16) -> Result<u16, ProxyError> {
+    let bind = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port));
+    let listener = bind(usual).or_else(|_| bind(0)).map_err(ProxyError::NoPort)?;
+    Ok(listener.local_addr().map_err(ProxyError::NoPort)?.port())
 }
 
 #[cfg(test)]

@@ -32,7 +32,6 @@ pub struct Paper<'a> {
 
 const BOLD: &str = "\x1b[1m";
 const DIM: &str = "\x1b[2m";
-const RED: &str = "\x1b[31m";
 const GREEN: &str = "\x1b[32m";
 const PLAIN: &str = "\x1b[0m";
 
@@ -74,10 +73,10 @@ impl<'a> Paper<'a> {
         Ok(())
     }
 
-    /// The last line of a walk, good or bad.
-    pub fn verdict(&mut self, is_good: bool, text: &str) -> io::Result<()> {
-        let verdict = self.styled(if is_good { GREEN } else { RED }, text);
-        self.line(format_args!("\n{verdict}"))
+    /// The last line of a walk that reached its end.
+    pub fn success(&mut self, text: &str) -> io::Result<()> {
+        let success = self.styled(GREEN, text);
+        self.line(format_args!("\n{success}"))
     }
 
     fn styled(&self, style: &str, text: &str) -> String {
@@ -103,9 +102,7 @@ mod tests {
         ];
         paper.step(1, "It is computed once.").expect("memory takes it");
         paper.figures(&figures).expect("memory takes it");
-        paper
-            .verdict(true, "demo: 1 step passed")
-            .expect("memory takes it");
+        paper.success("demo: 1 step passed").expect("memory takes it");
         String::from_utf8(out).expect("it is text")
     }
 
@@ -126,7 +123,7 @@ demo: 1 step passed
     fn colour_changes_no_word() {
         let mut coloured = printed(true);
         assert!(coloured.contains(GREEN) && coloured.contains(BOLD));
-        for style in [BOLD, DIM, RED, GREEN, PLAIN] {
+        for style in [BOLD, DIM, GREEN, PLAIN] {
             coloured = coloured.replace(style, "");
         }
         assert_eq!(coloured, printed(false));
