@@ -14,6 +14,7 @@ pub mod listener;
 pub mod pool;
 pub mod protocol;
 pub mod route;
+pub mod serve;
 pub mod session;
 pub mod sql;
 pub mod telemetry;

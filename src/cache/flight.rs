@@ -1,8 +1,8 @@
 //! Single-flight: one execution for any number of readers who ask for the same at once.
 //!
-//! Called by the session on a miss. Invariants: at most one flight per key runs; a reader shares a flight only if the
-//! clocks say so at the moment of joining; a flight whose leader vanishes ends as abandoned, so that a waiter takes its
-//! place. Waiting is cancel safe: a waiter that is dropped leaves nothing behind.
+//! Called by the session on a miss. Invariants: at most one flight per key runs; a reader shares a flight only if
+//! that misses nothing acknowledged before the reader came; a flight whose leader vanishes ends as abandoned, so that a waiter
+//! takes its place. Waiting is cancel safe: a waiter that is dropped leaves nothing behind.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -51,12 +51,13 @@ pub struct Flights {
 }
 
 impl Flights {
-    /// A seat for a reader of `key` whose own note is `note`. `may_share` judges the note of a running flight.
-    pub fn seat(&self, key: &Key, note: &Note, may_share: impl FnOnce(&Note) -> bool) -> Seat {
+    /// A seat for a reader of `key`, who leads under `note`, taken now, or shares a flight that misses nothing which was
+    /// acknowledged before `arrived` was taken.
+    pub fn seat(&self, key: &Key, note: &Note, arrived: &Note) -> Seat {
         let mut running = self.running.lock();
         if let Some(flight) = running.get(key) {
             let waiter = Waiter(flight.outcome.clone());
-            return if may_share(&flight.note) {
+            return if flight.note.covers(arrived) {
                 Seat::Share(waiter)
             } else {
                 Seat::Queue(waiter)

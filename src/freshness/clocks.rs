@@ -62,6 +62,18 @@ impl Note {
     pub fn tables(&self) -> impl Iterator<Item = Oid> + '_ {
         self.epochs.iter().map(|(table, _)| *table)
     }
+
+    /// Was this taken at or after the other, as far as writes of their tables go? What was read under it then misses nothing
+    /// that was acknowledged before the other was taken. Both must speak of the same tables.
+    pub fn covers(&self, other: &Self) -> bool {
+        self.floor >= other.floor
+            && self.epochs.len() == other.epochs.len()
+            && self
+                .epochs
+                .iter()
+                .zip(&other.epochs)
+                .all(|((table, mine), (same, theirs))| table == same && mine >= theirs)
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

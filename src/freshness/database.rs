@@ -57,6 +57,8 @@ pub struct Database {
     catalog: ArcSwapOption<Catalog>,
     verdicts: Verdicts,
     pub(super) reload: Notify,
+    /// A load has ended, well or not.
+    loaded: Notify,
     problem: Mutex<Option<String>>,
 }
 
@@ -75,6 +77,7 @@ impl Database {
             catalog: ArcSwapOption::empty(),
             verdicts: Verdicts::new(VERDICT_BYTES_MAX),
             reload: Notify::new(),
+            loaded: Notify::new(),
             problem: Mutex::new(None),
         }
     }
@@ -112,6 +115,14 @@ impl Database {
         let holds =
             catalog.generation == self.generation() && self.verified.load(Ordering::SeqCst) >= doubted;
         holds.then_some(catalog)
+    }
+
+    /// Waits for the first load of the catalog to end, well or not. Cancel safe.
+    pub async fn first_load(&self) {
+        let loaded = self.loaded.notified();
+        if self.catalog.load().is_none() && self.problem.lock().is_none() {
+            loaded.await;
+        }
     }
 
     /// The current generation of the catalog.
@@ -224,6 +235,7 @@ impl Database {
     pub(super) fn install(&self, catalog: Catalog) {
         *self.problem.lock() = None;
         self.catalog.store(Some(Arc::new(catalog)));
+        self.loaded.notify_waiters();
     }
 
     /// The catalog as it was last read, whether it still holds or not.
@@ -233,6 +245,7 @@ impl Database {
 
     pub(super) fn complain(&self, problem: String) {
         *self.problem.lock() = Some(problem);
+        self.loaded.notify_waiters();
     }
 }
 

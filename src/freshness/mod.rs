@@ -4,7 +4,7 @@
 //! decisions are pure values (`clocks`), so that a test, or a model checker, drives the very code that runs; whoever holds
 //! them behind a lock adds time and sockets. It does not know what a statement writes: `catalog` judges that.
 
-mod catalogs;
+pub mod catalogs;
 pub mod clocks;
 pub mod database;
 pub mod databases;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::acquire::Refusal;
-use super::held::Held;
+use super::held::{Held, sqlstate};
 use super::last::{Last, Reason, ServedBy};
 use super::perform::Around;
 use super::proxy::Counters;
@@ -54,6 +54,7 @@ impl Session {
         tables: &[Oid],
         level: Level,
     ) -> Result<Found, Goodbye> {
+        let arrived = self.database.begin(tables).note;
         for _ in 0..FLIGHTS_MAX {
             match self.entry(key, level) {
                 Some(Ok(entry)) => {
@@ -65,16 +66,14 @@ impl Session {
                 None => {}
             }
             let begun = self.database.begin(tables);
-            let may_share = |note: &_| self.database.may_share(note);
-            let (waiter, shares) = match self.proxy.flights.seat(key, &begun.note, may_share) {
+            if begun.known_in_flight && self.saw_primary {
+                return Ok(Found::Bypass);
+            }
+            let (waiter, shares) = match self.proxy.flights.seat(key, &begun.note, &arrived) {
                 Seat::Lead(permit) => {
                     // Another may have stored it between the look and the seat.
-                    if self
-                        .proxy
-                        .store
-                        .find(key)
-                        .is_some_and(|entry| self.is_good(&entry, level))
-                    {
+                    let stored = self.proxy.store.find(key);
+                    if stored.is_some_and(|entry| self.is_good(&entry, level)) {
                         continue;
                     }
                     Counters::count(&self.proxy.counters.misses);
@@ -193,8 +192,10 @@ impl Filling {
         let answer = match answered {
             Ok(answer) => answer,
             Err(error) => {
-                let outcome = error.map_or(Outcome::Abandoned, Outcome::Failed);
-                return self.permit.finish(outcome);
+                let shared = error.filter(|frame| is_the_statements(sqlstate(frame)));
+                return self
+                    .permit
+                    .finish(shared.map_or(Outcome::Abandoned, Outcome::Failed));
             }
         };
         let entry = Entry {
@@ -213,11 +214,23 @@ impl Filling {
         // Those who joined did so while the note was current: for them the answer is fresh enough.
         self.permit.finish(Outcome::Answered(Arc::new(entry)));
     }
+}
 
-    /// It could not be run.
-    pub(super) fn fail(self, refusal: &Refusal) {
-        let mut frame = bytes::BytesMut::new();
-        refusal.encode(&mut frame);
-        self.permit.finish(Outcome::Failed(frame.freeze()));
+/// Is the error the statement's own, the same for all who run it? A cancel, a timeout or a lost server is its leader's alone.
+fn is_the_statements(code: &[u8]) -> bool {
+    code.starts_with(b"22") || code.starts_with(b"42")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_the_statements;
+
+    #[test]
+    fn only_the_statements_own_errors_are_shared() {
+        assert!(is_the_statements(b"22012"), "division by zero");
+        assert!(is_the_statements(b"42P01"), "no such table");
+        for code in [&b"57014"[..], b"57P01", b"53300", b"08006", b"40001", b""] {
+            assert!(!is_the_statements(code), "{code:?}");
+        }
     }
 }

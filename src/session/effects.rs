@@ -12,7 +12,8 @@ use super::run::Session;
 use crate::protocol::backend::Status;
 use crate::route::Pin;
 use crate::sql::ident::quote_ident;
-use crate::sql::statement::{Discard, Kind, Script, Statement};
+use crate::sql::purity;
+use crate::sql::statement::{Call, Discard, Kind, Script, Statement};
 
 /// What one CommandComplete completes: a statement of a text.
 #[derive(Debug, Clone)]
@@ -49,6 +50,23 @@ const SESSION_LOCKS: [&str; 4] = [
     "pg_advisory_lock_shared",
     "pg_try_advisory_lock",
     "pg_try_advisory_lock_shared",
+];
+
+/// What the names of `pg_catalog`'s functions begin with that change the session, or run a text or a function that may.
+const STATEFUL: [&str; 13] = [
+    "set_config",
+    "setseed",
+    "nextval",
+    "setval",
+    "lo_",
+    "pg_advisory",
+    "pg_try_advisory",
+    "pg_replication_origin",
+    "query_to_xml",
+    "cursor_to_xml",
+    "database_to_xml",
+    "ts_stat",
+    "ts_rewrite",
 ];
 
 impl Session {
@@ -227,22 +245,30 @@ impl Session {
             Kind::Prepare(_) => Some(Pin::SqlPrepare),
             _ if locks() => Some(Pin::AdvisoryLock),
             _ if !completion.leaves_state => None,
-            // A trigger, or a text that cannot be read, may have changed the session; that it did is rare, and the reset
-            // before the connection goes to anybody else is enough.
-            Kind::Insert
-            | Kind::Update
-            | Kind::Delete
-            | Kind::Merge
-            | Kind::Truncate
-            | Kind::CopyIn
-            | Kind::Other(_) => {
+            Kind::Call | Kind::Do | Kind::Execute(_) => Some(Pin::UnknownState),
+            _ if calls_unknown(statement) => Some(Pin::UnknownState),
+            // A trigger, a view, or a text that cannot be read may have changed the session; that it did is rare, and the
+            // reset before the connection goes to anybody else is enough.
+            _ => {
                 held.lease.tainted_by = Some(self.id);
                 None
             }
-            _ => Some(Pin::UnknownState),
         };
         self.pin = self.pin.or(pin);
     }
+}
+
+/// Does the text itself call a function that may change the session? PostgreSQL's own mostly do not, listed or not.
+fn calls_unknown(statement: &Statement) -> bool {
+    let harmless = |call: &Call| {
+        let name = &*call.name.name;
+        match call.name.schema.as_deref() {
+            Some("pg_catalog") => !STATEFUL.iter().any(|prefix| name.starts_with(prefix)),
+            None => purity(name, call.args).is_some(),
+            Some(_) => false,
+        }
+    };
+    !statement.calls.iter().all(harmless)
 }
 
 /// May the statement change settings, or the layers that they stand in?

@@ -116,9 +116,7 @@ impl Session {
         match self.choose(work, &begun).await? {
             Chosen::Held(held, reason) => self.run_on(*held, work, reason, filling).await,
             Chosen::Refused(refusal) => {
-                if let Some(filling) = filling {
-                    filling.fail(&refusal);
-                }
+                drop(filling);
                 self.refuse_unit(work, &refusal);
                 Ok(())
             }
@@ -313,6 +311,9 @@ impl Session {
     /// The unit was answered: takes its effects, gives the connection back or keeps it, and says ReadyForQuery.
     async fn finish(&mut self, mut held: Held, work: &Work<'_>, failed: bool) -> Result<(), Goodbye> {
         let open = work.until == Until::Answered && held.answers.is_empty() && held.lease.dirty;
+        // An error in a batch without a Sync takes the whole implicit transaction with it, which ends at the Sync.
+        let failed = std::mem::take(&mut self.failed_before) || failed;
+        self.failed_before = open && failed;
         if !open {
             if let Err(error) = self.take_effects(&mut held, failed).await {
                 return Err(self.lost_in_effects(&error));
@@ -380,9 +381,7 @@ impl Session {
         match chosen {
             Chosen::Held(held, reason) => Box::pin(self.run_on(*held, work, reason, filling)).await,
             Chosen::Refused(refusal) => {
-                if let Some(filling) = filling {
-                    filling.fail(&refusal);
-                }
+                drop(filling);
                 self.refuse_unit(work, &refusal);
                 Ok(())
             }
@@ -405,9 +404,7 @@ impl Session {
         let lost = broken.lost;
         tracing::warn!(node = %held.address, error = %lost, "a server connection was lost in the middle of a statement");
         let refusal = Refusal::lost(&lost);
-        if let Some(filling) = filling {
-            filling.fail(&refusal);
-        }
+        drop(filling);
         let in_block = held.status != Status::Idle || self.block != Block::None;
         let cut = !held.scanner.between_messages();
         drop(held);

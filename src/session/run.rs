@@ -39,6 +39,9 @@ use crate::route::Pin;
 /// Output beyond this is written before the next unit is looked at.
 const OUT_BYTES_MAX: usize = 64 * 1024;
 
+/// Longest wait for a database's first catalog.
+const CATALOG_WAIT: std::time::Duration = std::time::Duration::from_secs(3);
+
 /// The session ends: the client said so, is gone, or was told why.
 #[derive(Debug)]
 pub struct Goodbye;
@@ -82,6 +85,8 @@ pub struct Session {
     pub(super) saw_primary: bool,
     /// An error came in a batch without a Sync: all up to that is dropped.
     pub(super) skipping: bool,
+    /// A batch without a Sync failed, and its Sync has not come yet.
+    pub(super) failed_before: bool,
     pub(super) completed: Vec<(Completion, Bytes)>,
     /// Bytes at the head of the client's input that belong to the unit in work.
     pub(super) unit_bytes: usize,
@@ -101,6 +106,7 @@ async fn serve(mut client: Client, proxy: Arc<Proxy>, stop: CancellationToken) {
         Ok(base) => {
             let mut session = Box::new(Session::new(client, proxy, base));
             session.greet();
+            session.await_catalog().await;
             Box::pin(session.serve(&stop)).await;
         }
         Err(refusal) => {
@@ -140,10 +146,21 @@ impl Session {
             pending: Pending::default(),
             saw_primary: false,
             skipping: false,
+            failed_before: false,
             completed: Vec::new(),
             unit_bytes: 0,
             base,
             proxy,
+        }
+    }
+
+    /// The first client of a database waits for its catalog, rather than have its first statements go without.
+    async fn await_catalog(&self) {
+        if tokio::time::timeout(CATALOG_WAIT, self.database.first_load())
+            .await
+            .is_err()
+        {
+            tracing::debug!(database = %self.database.name, "the catalog is late: served without it");
         }
     }
 

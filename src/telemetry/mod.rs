@@ -34,7 +34,12 @@ pub enum LogError {
 pub fn start(level: &str, format: Format) -> Result<(), LogError> {
     use tracing_subscriber::util::SubscriberInitExt as _;
 
-    let filter = EnvFilter::try_new(level)?;
+    // A bare level is the proxy's own; the libraries below it tell at that level more than anybody wants to read.
+    let filter = if level.contains(['=', ',']) {
+        EnvFilter::try_new(level)?
+    } else {
+        EnvFilter::try_new(format!("warn,pgladder={level}"))?
+    };
     // https://no-color.org: any value that is not empty.
     let wants_colour = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let builder = tracing_subscriber::fmt()

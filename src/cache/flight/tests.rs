@@ -37,7 +37,8 @@ fn answer(clocks: &Clocks) -> Outcome {
 }
 
 fn seat(flights: &Flights, clocks: &Clocks) -> Seat {
-    flights.seat(&key(), &clocks.note(&[1]), |note| clocks.may_share(note))
+    let now = clocks.note(&[1]);
+    flights.seat(&key(), &now, &now)
 }
 
 #[tokio::test]
@@ -82,6 +83,19 @@ async fn nobody_joins_across_a_write() {
         matches!(seat(&flights, &clocks), Seat::Share(_)),
         "the others share its flight"
     );
+}
+
+#[tokio::test]
+async fn who_arrived_before_a_write_shares_a_flight_that_began_before_it() {
+    let (flights, mut clocks) = (Flights::default(), Clocks::new(1, 0));
+    let arrived = clocks.note(&[1]);
+    let Seat::Lead(_permit) = seat(&flights, &clocks) else {
+        panic!("the first leads")
+    };
+    clocks.acknowledge(&Scope::Tables([1].into()), 1);
+    let now = clocks.note(&[1]);
+    assert!(matches!(flights.seat(&key(), &now, &arrived), Seat::Share(_)));
+    assert!(matches!(flights.seat(&key(), &now, &now), Seat::Queue(_)));
 }
 
 #[tokio::test]

@@ -302,3 +302,17 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_note_covers_those_that_were_taken_before_its_writes() {
+    let mut clocks = Clocks::new(1, 0);
+    let write = Scope::Tables([1].into());
+    let first = clocks.note(&[1, 2]);
+    clocks.acknowledge(&write, 1);
+    let second = clocks.note(&[1, 2]);
+    clocks.acknowledge(&Scope::Everything, 2);
+    let third = clocks.note(&[1, 2]);
+    assert!(first.covers(&first) && second.covers(&first) && third.covers(&second));
+    assert!(!first.covers(&second) && !second.covers(&third));
+    assert!(!second.covers(&clocks.note(&[1])), "of other tables");
+}
