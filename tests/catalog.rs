@@ -67,6 +67,27 @@ impl Loaded {
     }
 }
 
+/// The list says no more of a function than the server does, whatever its arguments.
+async fn the_list_of_functions_is_no_bolder_than_the_server(client: &tokio_postgres::Client) {
+    let declared = "SELECT proname::text, pronargs::int4, provolatile::text, prokind = 'w' FROM pg_proc \
+                    WHERE pronamespace = 'pg_catalog'::regnamespace";
+    let mut known = 0;
+    for row in client.query(declared, &[]).await.expect("functions") {
+        let (name, args): (&str, i32) = (row.get(0), row.get(1));
+        let (volatility, window): (&str, bool) = (row.get(2), row.get(3));
+        let purity = sql::purity(name, u16::try_from(args).expect("few"));
+        known += usize::from(purity.is_some());
+        match purity {
+            Some(sql::Purity::Immutable) => {
+                assert!(window || volatility == "i", "{name}({args}) is {volatility}");
+            }
+            Some(sql::Purity::SettingsOnly) => assert_ne!(volatility, "v", "{name}({args})"),
+            _ => {}
+        }
+    }
+    assert!(known > 1000, "the list knows {known} of the server's functions");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn verdicts_follow_the_catalog() {
     let options = Options {
@@ -105,6 +126,7 @@ async fn verdicts_follow_the_catalog() {
         assert!(catalog.judge(text).replica.is_err(), "{text}");
     }
 
+    the_list_of_functions_is_no_bolder_than_the_server(&client).await;
     let before = pgladder::catalog::fingerprint(&client)
         .await
         .expect("a fingerprint");

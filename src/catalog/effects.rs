@@ -28,6 +28,8 @@ pub(super) struct Effects {
     pub settings: bool,
     /// It may leave something in the session.
     pub leaves_state: bool,
+    /// It aggregates.
+    pub aggregates: bool,
 }
 
 impl Effects {
@@ -39,6 +41,7 @@ impl Effects {
         self.uncached = self.uncached.or(other.uncached);
         self.settings |= other.settings;
         self.leaves_state |= other.leaves_state;
+        self.aggregates |= other.aggregates;
     }
 
     /// Adds a call of a built-in function.
@@ -55,6 +58,11 @@ impl Effects {
                 self.leaves_state = true;
             }
             Some(Purity::Sequence) => self.keep_on_primary(Why::Sequence),
+            Some(Purity::ReadsCatalog) => self.keep_on_primary(Why::SystemCatalog),
+            Some(Purity::Acts) => {
+                self.keep_on_primary(Why::ChangesSession);
+                self.leaves_state = true;
+            }
             None => self.doubt(Why::UnknownFunction),
         }
     }
@@ -116,6 +124,7 @@ impl Reader {
             Token::Node("NEXTVALUEEXPR") => self.effects.keep_on_primary(Why::Sequence),
             Token::Node("ROWMARKCLAUSE") => self.effects.keep_on_primary(Why::Locks),
             Token::Node("COERCETODOMAIN") => self.effects.doubt(Why::UnknownOperator),
+            Token::Node("AGGREF" | "WINDOWFUNC") => self.effects.aggregates = true,
             Token::Node(label) if KNOWN_NODES.contains(&label) => {}
             Token::Node(_) => self.effects.doubt(Why::Opaque),
             Token::Relation(oid) => {
@@ -185,10 +194,8 @@ const KNOWN_NODES: &[&str] = &[
     "VAR",
     "CONST",
     "PARAM",
-    "AGGREF",
     "GROUPINGFUNC",
     "GROUPINGSET",
-    "WINDOWFUNC",
     "WINDOWCLAUSE",
     "SUBSCRIPTINGREF",
     "SBSREF",

@@ -25,6 +25,8 @@ pub(super) struct Facts {
     pub domains: Vec<(Oid, Effects)>,
     /// Relation (or composite type's relation) and the type of one of its columns, where that is no built-in type.
     pub columns: Vec<(Oid, Oid)>,
+    /// Relation and name of each column whose text may hold words: not of a number, a time and the like.
+    pub wordy: Vec<(Oid, Box<str>)>,
     pub types: Vec<TypeRow>,
     pub functions: Vec<FunctionRow>,
     /// Operand types of operators, and source and target of casts, whose function is not a C function that is declared
@@ -57,8 +59,10 @@ pub(super) struct RelationRow {
 pub(super) struct ForeignKey {
     pub referenced: Oid,
     pub referencing: Oid,
-    /// ON DELETE or ON UPDATE changes the referencing rows.
-    pub acts: bool,
+    /// ON DELETE changes the referencing rows.
+    pub on_delete: bool,
+    /// ON UPDATE changes the referencing rows.
+    pub on_update: bool,
 }
 
 /// A type that is not built in.

@@ -9,9 +9,10 @@ use std::sync::Arc;
 
 use super::effects::Effects;
 use super::path::Path;
-use super::snapshot::{Allowed, Catalog, is_system_schema};
+use super::snapshot::{Allowed, Catalog, Reach, is_system_schema};
 use super::verdict::{Oid, ReadSet, Verdict, Why, WriteSet};
-use crate::sql::statement::{Call, Doubt, Kind, Name, Script, Statement};
+use crate::sql::is_catalog_type;
+use crate::sql::statement::{Call, Discard, Doubt, Kind, Name, Script, Statement};
 
 impl Catalog {
     /// Judges a text. It never fails: doubt is in the verdict.
@@ -42,6 +43,19 @@ struct Scope<'a> {
     allowed: &'a Allowed,
 }
 
+/// What a statement does to a table that it writes.
+fn reach(statement: &Statement, target: &Name) -> Reach {
+    // A CTE may write it in another way than the statement itself.
+    let alone = !statement.doubts.contains(&Doubt::WritesInCte);
+    match statement.kind {
+        // With ON CONFLICT the target is read as well.
+        Kind::Insert | Kind::CopyIn if alone && !statement.reads.contains(target) => Reach::Adds,
+        Kind::Insert | Kind::Update if alone => Reach::Updates,
+        Kind::Truncate => Reach::Empties,
+        _ => Reach::Deletes,
+    }
+}
+
 /// What is found while walking a text.
 #[derive(Default)]
 struct Findings {
@@ -57,8 +71,13 @@ fn judge(scope: Option<Scope<'_>>, generation: u64, script: Arc<Script>) -> Verd
     if script.statements.len() > 1 {
         found.effects.keep_on_primary(Why::ManyStatements);
     }
+    let mut path_moved = false;
     for statement in &script.statements {
+        if path_moved && names_relations(&statement.kind) {
+            found.hide(Why::ManyStatements);
+        }
         found.statement(scope, statement);
+        path_moved |= may_move_path(&statement.kind) || found.effects.leaves_state;
     }
     if found.effects.unknown.is_none() && found.effects.reads.is_empty() {
         found.effects.uncache(Why::Trivial);
@@ -84,7 +103,7 @@ fn judge(scope: Option<Scope<'_>>, generation: u64, script: Arc<Script>) -> Verd
         },
         replica: effects.primary.map_or(Ok(()), Err),
         cache: effects.uncached.map_or(Ok(()), Err),
-        aggregates: script.statements.iter().any(|statement| statement.aggregates),
+        aggregates: effects.aggregates || script.statements.iter().any(|statement| statement.aggregates),
         reads_settings: effects.settings,
         leaves_state: effects.leaves_state,
         script,
@@ -102,19 +121,7 @@ impl Findings {
             // The writes are another session's, and were seen at most by another proxy.
             Kind::CommitPrepared => self.hide(Why::ControlsTransaction),
             Kind::Other(_) => self.hide(Why::Unparsed),
-            Kind::Select
-            | Kind::Insert
-            | Kind::Update
-            | Kind::Delete
-            | Kind::Merge
-            | Kind::Truncate
-            | Kind::CopyIn
-            | Kind::CopyOut
-            | Kind::Explain { .. }
-            | Kind::Prepare(_)
-            | Kind::Declare { .. }
-            | Kind::CreateTemp
-            | Kind::RefreshView => self.data(scope, statement),
+            kind if names_relations(kind) => self.data(scope, statement),
             // The rest touches no rows: transactions, settings, cursors whose query was judged when it was declared.
             _ => {}
         }
@@ -131,18 +138,23 @@ impl Findings {
                 found.read(scope.catalog, oid);
             });
         }
-        let truncate = statement.kind == Kind::Truncate;
         for name in &statement.writes {
+            let reach = reach(statement, name);
             self.name(scope, name, &mut types, &mut |found, scope, oid| {
-                found.write(scope.catalog, oid, truncate);
+                found.write(scope.catalog, oid, reach);
             });
+        }
+        if scope.is_some_and(|scope| scope.turns_words_into_times(statement)) {
+            self.effects.uncache(Why::ReadsClock);
         }
         let any_type = !statement.types.is_empty();
         for call in &statement.calls {
             self.call(scope, call, (!any_type).then_some(&types));
         }
         for name in &statement.types {
-            if !scope.is_some_and(|scope| scope.is_enum(name)) {
+            if scope.is_some_and(|scope| scope.is_catalog_type(name)) {
+                self.effects.keep_on_primary(Why::SystemCatalog);
+            } else if !scope.is_some_and(|scope| scope.is_enum(name)) {
                 self.effects.doubt(Why::UnknownOperator);
             }
         }
@@ -234,7 +246,7 @@ impl Findings {
     }
 
     /// Writes a relation, and all that a change of it may change.
-    fn write(&mut self, catalog: &Catalog, start: Oid, truncate: bool) {
+    fn write(&mut self, catalog: &Catalog, start: Oid, reach: Reach) {
         let mut open = vec![start];
         let mut seen = BTreeSet::new();
         while let Some(oid) = open.pop() {
@@ -256,14 +268,21 @@ impl Findings {
                 continue;
             }
             // Rows of the descendants change, and with them what the ancestors show; siblings keep theirs.
-            for member in catalog.family(oid) {
+            let family = catalog.family(oid);
+            // An UPDATE that moves a row to another partition deletes it in the first one.
+            let reach = if family.len() > 1 && reach == Reach::Updates {
+                Reach::Deletes
+            } else {
+                reach
+            };
+            for member in family {
                 self.written.insert(member);
                 let doubt = catalog
                     .relations
                     .get(&member)
                     .and_then(|relation| relation.write_doubt);
                 self.unknown_write = self.unknown_write.or(doubt);
-                open.extend(catalog.referencing(member, truncate));
+                open.extend(catalog.referencing(member, reach));
             }
         }
         self.effects.leaves_state |= self.unknown_write.is_some();
@@ -300,11 +319,19 @@ impl Scope<'_> {
         let named = self.catalog.functions.get(name)?;
         let mut meant = named
             .iter()
-            .filter(|function| self.path.schemas.contains(&function.schema))
+            .filter(|function| {
+                &*function.schema == "pg_catalog" || self.path.schemas.contains(&function.schema)
+            })
             .filter(|function| types.is_none_or(|types| function.needs.is_subset(types)))
             .peekable();
         meant.peek()?;
         Some(meant.all(|function| self.allowed.holds(Some(&function.schema), name)))
+    }
+
+    /// A type such as regclass, which no user type hides.
+    fn is_catalog_type(self, name: &Name) -> bool {
+        let system = name.schema.as_deref().is_none_or(|schema| schema == "pg_catalog");
+        system && is_catalog_type(&name.name) && !self.catalog.types.iter().any(|row| row.name == name.name)
     }
 
     /// An enum is a built-in thing under a user's name; any other user type brings its own functions.
@@ -321,7 +348,9 @@ impl Scope<'_> {
                     .map_or_else(|| schemas.contains(&row.schema), |s| *s == row.schema)
             })
             .peekable();
-        meant.peek().is_some() && meant.all(|row| row.kind == 'e' && !row.shadows)
+        meant.peek().is_some()
+            && meant
+                .all(|row| row.kind == 'e' && !row.shadows && !self.catalog.loose_types.contains(&row.oid))
     }
 
     /// A built-in operator, cast or type name may mean a user's.
@@ -335,12 +364,60 @@ impl Scope<'_> {
         self.catalog.loose_operators || (earlier > 0 && self.catalog.types.iter().any(shadowed))
     }
 
+    /// It makes a date or time of a column that may hold words. Which relation the column is of, the text does not tell.
+    fn turns_words_into_times(self, statement: &Statement) -> bool {
+        if statement.time_columns.is_empty() {
+            return false;
+        }
+        let names = statement.reads.iter().chain(&statement.writes);
+        names
+            .flat_map(|name| {
+                self.catalog
+                    .find_all(name.schema.as_deref(), &name.name, self.path)
+            })
+            .map(|oid| &self.catalog.relations[&oid].wordy)
+            .any(|wordy| statement.time_columns.iter().any(|column| wordy.contains(column)))
+    }
+
     /// `t.f` may be a call of a user function on t's row.
     fn rows_have_functions(self) -> bool {
         let mut functions = self.catalog.row_functions.iter();
         functions.any(|(schema, name)| {
             self.path.schemas.contains(schema) && !self.allowed.holds(Some(schema), name)
         })
+    }
+}
+
+/// Statements whose relations and functions the text lists.
+fn names_relations(kind: &Kind) -> bool {
+    matches!(
+        kind,
+        Kind::Select
+            | Kind::Insert
+            | Kind::Update
+            | Kind::Delete
+            | Kind::Merge
+            | Kind::Truncate
+            | Kind::CopyIn
+            | Kind::CopyOut
+            | Kind::Explain { .. }
+            | Kind::Prepare(_)
+            | Kind::Declare { .. }
+            | Kind::CreateTemp
+            | Kind::RefreshView
+    )
+}
+
+/// After it the search path may be another than the one that the text is judged under: it sets the path or the role in it, or
+/// it ends a transaction, with which a setting of that transaction ends.
+fn may_move_path(kind: &Kind) -> bool {
+    let steers = |name: &str| matches!(name, "search_path" | "role" | "session_authorization");
+    match kind {
+        Kind::Set { name, .. } => steers(name),
+        Kind::Reset(name) => name.as_deref().is_none_or(steers),
+        Kind::Discard(what) => *what == Discard::All,
+        Kind::Commit { .. } | Kind::Rollback { .. } | Kind::RollbackTo(_) | Kind::PrepareTransaction => true,
+        _ => false,
     }
 }
 

@@ -43,6 +43,7 @@ impl Catalog {
             inherits: pairs(&transaction, INHERITS).await?,
             foreign_keys: foreign_keys(&transaction).await?,
             columns: pairs(&transaction, COLUMNS).await?,
+            wordy: wordy(&transaction).await?,
             types: types(&transaction).await?,
             functions: functions(&transaction).await?,
             loose: pairs(&transaction, LOOSE).await?,
@@ -65,6 +66,14 @@ const INHERITS: &str = "SELECT inhrelid, inhparent FROM pg_catalog.pg_inherits O
 const COLUMNS: &str = "SELECT attrelid, atttypid FROM pg_catalog.pg_attribute \
     WHERE attnum > 0 AND NOT attisdropped AND atttypid >= 16384 ORDER BY 1, 2";
 
+/// Columns of user relations whose type is none of those in whose text no word of the clock can stand.
+const WORDY: &str = "SELECT a.attrelid, a.attname::text FROM pg_catalog.pg_attribute a \
+        JOIN pg_catalog.pg_type t ON t.oid = a.atttypid LEFT JOIN pg_catalog.pg_type e ON e.oid = t.typelem \
+    WHERE a.attrelid >= 16384 AND a.attnum > 0 AND NOT a.attisdropped \
+        AND NOT CASE WHEN t.typcategory = 'A' THEN e.oid ELSE t.oid END = ANY ('{bool,int2,int4,int8,oid,float4,float8, \
+            numeric,money,date,time,timetz,timestamp,timestamptz,interval,uuid,inet,cidr,macaddr,macaddr8,bit,varbit, \
+            int4range,int8range,numrange,daterange,tsrange,tstzrange}'::pg_catalog.regtype[]) ORDER BY 1, 2";
+
 /// Operators and casts whose function is neither C nor internal, or is volatile: it may do anything.
 const LOOSE: &str = "SELECT o.oprleft, o.oprright FROM pg_catalog.pg_operator o \
         JOIN pg_catalog.pg_proc p ON p.oid = o.oprcode JOIN pg_catalog.pg_language l ON l.oid = p.prolang \
@@ -85,7 +94,7 @@ const RELATIONS: &str = "SELECT c.oid, n.nspname::text, c.relname::text, c.relki
         AND n.nspname !~ '^pg_(toast_)?temp_' ORDER BY 1";
 
 const FOREIGN_KEYS: &str = "SELECT confrelid, conrelid, \
-        pg_catalog.bool_or(confdeltype IN ('c', 'n', 'd') OR confupdtype IN ('c', 'n', 'd')) \
+        pg_catalog.bool_or(confdeltype IN ('c', 'n', 'd')), pg_catalog.bool_or(confupdtype IN ('c', 'n', 'd')) \
     FROM pg_catalog.pg_constraint WHERE contype = 'f' GROUP BY 1, 2 ORDER BY 1, 2";
 
 const TYPES: &str = "SELECT t.oid, n.nspname::text, t.typname::text, t.typtype::text, \
@@ -166,10 +175,17 @@ async fn foreign_keys(transaction: &Transaction<'_>) -> Result<Vec<ForeignKey>, 
         Ok(ForeignKey {
             referenced: row.try_get(0)?,
             referencing: row.try_get(1)?,
-            acts: row.try_get(2)?,
+            on_delete: row.try_get(2)?,
+            on_update: row.try_get(3)?,
         })
     };
     rows.iter().map(key).collect()
+}
+
+async fn wordy(transaction: &Transaction<'_>) -> Result<Vec<(Oid, Box<str>)>, LoadError> {
+    let rows = transaction.query(WORDY, &[]).await?;
+    let column = |row: &Row| Ok((row.try_get(0)?, row.try_get::<_, &str>(1)?.into()));
+    rows.iter().map(column).collect()
 }
 
 async fn types(transaction: &Transaction<'_>) -> Result<Vec<TypeRow>, LoadError> {

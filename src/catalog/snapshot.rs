@@ -57,6 +57,8 @@ pub struct Catalog {
     pub(super) types: Vec<TypeRow>,
     /// An operator or cast between built-in types is a user function of unknown doing.
     pub(super) loose_operators: bool,
+    /// User types with such an operator or cast.
+    pub(super) loose_types: HashSet<Oid>,
 }
 
 /// What is known of a relation.
@@ -74,10 +76,25 @@ pub(super) struct Relation {
     pub definition: Effects,
     parents: Vec<Oid>,
     children: Vec<Oid>,
-    /// Tables with a foreign key to this one, and whether that changes their rows.
-    referencing: Vec<(Oid, bool)>,
+    /// Tables with a foreign key to this one, and which changes of this one that key passes on.
+    referencing: Vec<(Oid, Reach)>,
     /// User types of its columns.
     pub types: BTreeSet<Oid>,
+    /// Columns whose text may hold a word of the clock.
+    pub wordy: HashSet<Box<str>>,
+}
+
+/// What is done to a table's rows, as far as foreign keys to it care. Each passes on what those before it do, and more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Reach {
+    /// New rows: to them nothing refers.
+    Adds,
+    /// Rows change: ON UPDATE.
+    Updates,
+    /// Rows also go: ON DELETE.
+    Deletes,
+    /// TRUNCATE: every foreign key.
+    Empties,
 }
 
 /// A function that is not built in.
@@ -103,9 +120,20 @@ impl Catalog {
                 .loose
                 .iter()
                 .any(|(a, b)| *a < FIRST_USER_OID && *b < FIRST_USER_OID),
+            loose_types: facts
+                .loose
+                .iter()
+                .flat_map(|(a, b)| [*a, *b])
+                .filter(|oid| *oid >= FIRST_USER_OID)
+                .collect(),
         };
         let row_types = catalog.add_relations(&facts);
         catalog.add_links(&facts);
+        for (oid, column) in &facts.wordy {
+            if let Some(relation) = catalog.relations.get_mut(oid) {
+                relation.wordy.insert(column.clone());
+            }
+        }
         catalog.add_types(&facts);
         catalog.add_expressions(&facts);
         catalog.add_functions(&facts, &row_types);
@@ -178,14 +206,14 @@ impl Catalog {
         all
     }
 
-    /// Tables whose rows a change of this one may change or, for TRUNCATE … CASCADE, empty.
-    pub(super) fn referencing(&self, oid: Oid, truncate: bool) -> impl Iterator<Item = Oid> + '_ {
+    /// Tables whose rows a change of this one may change, or empty with it.
+    pub(super) fn referencing(&self, oid: Oid, reach: Reach) -> impl Iterator<Item = Oid> + '_ {
         let keys = self
             .relations
             .get(&oid)
             .map_or(&[][..], |relation| &relation.referencing);
         keys.iter()
-            .filter(move |(_, acts)| *acts || truncate)
+            .filter(move |(_, passes_on)| reach >= *passes_on)
             .map(|(table, _)| *table)
     }
 
@@ -245,6 +273,7 @@ impl Catalog {
                 children: Vec::new(),
                 referencing: Vec::new(),
                 types: BTreeSet::new(),
+                wordy: HashSet::new(),
             };
             self.by_name.entry(row.name.clone()).or_default().push(row.oid);
             self.relations.insert(row.oid, relation);
@@ -264,23 +293,30 @@ impl Catalog {
         }
         for key in &facts.foreign_keys {
             if let Some(relation) = self.relations.get_mut(&key.referenced) {
-                relation.referencing.push((key.referencing, key.acts));
+                let least = match (key.on_update, key.on_delete) {
+                    (true, _) => Reach::Updates,
+                    (false, true) => Reach::Deletes,
+                    (false, false) => Reach::Empties,
+                };
+                relation.referencing.push((key.referencing, least));
             }
         }
     }
 
-    /// Notes the user types of columns; one with a loose operator or cast makes the table's reads unknown.
+    /// Notes the user types of columns; one with a loose operator or cast makes the table's reads
+    /// unknown, and so does such a row type.
     fn add_types(&mut self, facts: &Facts) {
         let types: HashMap<Oid, &TypeRow> = facts.types.iter().map(|row| (row.oid, row)).collect();
         let mut columns: HashMap<Oid, Vec<Oid>> = HashMap::new();
         for &(relation, column) in &facts.columns {
             columns.entry(relation).or_default().push(column);
         }
-        let loose: HashSet<Oid> = facts
-            .loose
+        let loose = &self.loose_types;
+        let loose_rows: HashSet<Oid> = facts
+            .relations
             .iter()
-            .flat_map(|(a, b)| [*a, *b])
-            .filter(|oid| *oid >= FIRST_USER_OID)
+            .filter(|row| loose.contains(&row.row_type))
+            .map(|row| row.oid)
             .collect();
         let domains: HashMap<Oid, &Effects> = facts
             .domains
@@ -288,6 +324,9 @@ impl Catalog {
             .map(|(oid, effects)| (*oid, effects))
             .collect();
         for (oid, relation) in &mut self.relations {
+            if loose_rows.contains(oid) {
+                relation.read.doubt(Why::UnknownOperator);
+            }
             let mut open = columns.get(oid).cloned().unwrap_or_default();
             while let Some(column) = open.pop() {
                 if column < FIRST_USER_OID || !relation.types.insert(column) {

@@ -108,6 +108,7 @@ pub(crate) fn blank(kind: Kind) -> Statement {
         calls: Vec::new(),
         types: Vec::new(),
         operators: Vec::new(),
+        time_columns: Vec::new(),
         aggregates: false,
         doubts: Vec::new(),
     }
@@ -174,6 +175,10 @@ fn parsed(sql: &str, tokens: &[Token<'_>]) -> Option<Statement> {
         text.replace_range(at..at + token.text.len(), "    ");
         doubts.push(Doubt::OnlyName);
     }
+    for token in key_tokens(tokens) {
+        let at = token.start - first.start;
+        text.replace_range(at..at + token.text.len(), &" ".repeat(token.text.len()));
+    }
     let parsed = Parser::parse_sql(&PostgreSqlDialect {}, &text).ok()?;
     let [ast] = parsed.as_slice() else { return None };
     let mut walk = Walk::default();
@@ -222,6 +227,17 @@ fn only_tokens<'t, 'a>(tokens: &'t [Token<'a>]) -> impl Iterator<Item = &'t Toke
                 .any(|word| before.is_word(word));
         let names = matches!(three[2].lexeme, Lexeme::Word | Lexeme::Quoted) && !three[2].is_word("as");
         (leads && three[1].is_word("only") && (names || three[2].is("("))).then(|| &three[1])
+    })
+}
+
+/// What makes a row lock weaker, which the general parser does not know: `NO KEY` of FOR NO KEY UPDATE, `KEY` of FOR KEY SHARE.
+fn key_tokens<'t, 'a>(tokens: &'t [Token<'a>]) -> impl Iterator<Item = &'t Token<'a>> {
+    let clauses: [&[&str]; 2] = [&["for", "no", "key", "update"], &["for", "key", "share"]];
+    clauses.into_iter().flat_map(move |words| {
+        let found = tokens
+            .windows(words.len())
+            .filter(move |window| window.iter().zip(words).all(|(token, word)| token.is_word(word)));
+        found.flat_map(|window| &window[1..window.len() - 1])
     })
 }
 

@@ -14,7 +14,7 @@ use super::statement::{Doubt, Name};
 use super::walk::{Walk, folded};
 
 /// Keywords that are calls without parentheses.
-const KEYWORD_CALLS: &[&str] = &[
+pub(super) const KEYWORD_CALLS: &[&str] = &[
     "current_catalog",
     "current_date",
     "current_role",
@@ -160,7 +160,8 @@ impl Walk {
                 format,
             } => {
                 self.opaque_if(format.is_some() || !matches!(kind, CastKind::Cast | CastKind::DoubleColon));
-                self.cast(expr, data_type);
+                self.data_type(data_type);
+                self.clock.cast(expr, data_type);
                 Some(expr)
             }
             Expr::AtTimeZone { timestamp, time_zone } => {
@@ -398,7 +399,10 @@ impl Walk {
             | BinaryOperator::Regexp
             | BinaryOperator::Glob
             | BinaryOperator::Assignment => self.doubt(Doubt::Opaque),
-            BinaryOperator::PGCustomBinaryOperator(parts) => self.operators.push(parts.join(".").into()),
+            BinaryOperator::PGCustomBinaryOperator(parts) => match parts.as_slice() {
+                [schema, op] if schema == "pg_catalog" && is_builtin_operator(op) => {}
+                parts => self.operators.push(parts.join(".").into()),
+            },
             BinaryOperator::AtAt => self.operators.push("@@".into()),
             other => {
                 let text = other.to_string();
@@ -416,40 +420,6 @@ impl Walk {
         let text = op.to_string();
         if !is_builtin_operator(&text) {
             self.operators.push(text.into());
-        }
-    }
-
-    /// A cast: its type, and whether a text put together by the query may hold a clock word when it becomes a time.
-    fn cast(&mut self, operand: &Expr, data_type: &DataType) {
-        self.data_type(data_type);
-        let text = data_type.to_string().to_ascii_lowercase();
-        let time = [
-            "date",
-            "timestamp",
-            "tsrange",
-            "tstzrange",
-            "daterange",
-            "multirange",
-        ]
-        .iter()
-        .any(|t| text.starts_with(t));
-        let mut operand = operand;
-        while let Expr::Nested(inner) = operand {
-            operand = inner;
-        }
-        let composed = matches!(
-            operand,
-            Expr::BinaryOp {
-                op: BinaryOperator::StringConcat,
-                ..
-            }
-        ) || matches!(operand, Expr::Function(f)
-                if ["concat", "concat_ws", "format", "replace", "reverse", "translate", "overlay", "substr", "chr", "lower", "upper",
-                    "trim", "btrim", "ltrim", "rtrim", "left", "right", "lpad", "rpad", "initcap", "encode", "repeat",
-                    "convert_from", "string_agg", "split_part", "unistr", "decode"]
-                    .iter().any(|name| f.name.to_string().eq_ignore_ascii_case(name)));
-        if time && composed {
-            self.doubt(Doubt::ClockWord);
         }
     }
 
@@ -518,6 +488,9 @@ impl Walk {
         } = function;
         self.opaque_if(*uses_odbc_syntax || !matches!(parameters, FunctionArguments::None));
         let name = self.name(name);
+        if let Some(name) = &name {
+            self.clock.call(&name.name, args);
+        }
         let count = match args {
             FunctionArguments::None => 0,
             FunctionArguments::Subquery(query) => {
@@ -565,6 +538,11 @@ impl Walk {
                     arg,
                     operator: _,
                 }
+                | FunctionArg::ExprNamed {
+                    name: Expr::Identifier(_),
+                    arg,
+                    operator: _,
+                }
                 | FunctionArg::Unnamed(arg) => arg,
                 FunctionArg::ExprNamed { .. } => {
                     self.doubt(Doubt::Opaque);
@@ -582,7 +560,7 @@ impl Walk {
 
 /// A type's spelling in lower case without what stands in parentheses: `TIMESTAMP(3) WITH TIME ZONE` is
 /// `timestamp with time zone`.
-fn without_modifier(text: &str) -> String {
+pub(super) fn without_modifier(text: &str) -> String {
     let mut depth = 0usize;
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {

@@ -21,6 +21,10 @@ pub enum Purity {
     Locks,
     /// It reads or advances a sequence.
     Sequence,
+    /// The system catalogs.
+    ReadsCatalog,
+    /// It writes no table, but does something that others see or that lasts: it notifies, signals, sets, takes a number.
+    Acts,
 }
 
 const TABLE: &str = include_str!("functions.txt");
@@ -39,6 +43,8 @@ pub fn purity(name: &str, args: u16) -> Option<Purity> {
         "volatile" => Some(Purity::Volatile),
         "locks" => Some(Purity::Locks),
         "sequence" => Some(Purity::Sequence),
+        "catalog" => Some(Purity::ReadsCatalog),
+        "acts" => Some(Purity::Acts),
         _ => None,
     }
 }
@@ -147,6 +153,26 @@ pub fn is_builtin_type(name: &str) -> bool {
     TYPES.binary_search(&name).is_ok()
 }
 
+/// Types of `pg_catalog` whose input looks a name up in the system catalogs. Sorted.
+const CATALOG_TYPES: &[&str] = &[
+    "regclass",
+    "regcollation",
+    "regconfig",
+    "regdictionary",
+    "regnamespace",
+    "regoper",
+    "regoperator",
+    "regproc",
+    "regprocedure",
+    "regrole",
+    "regtype",
+];
+
+/// It is a type of `pg_catalog` whose input reads the system catalogs and nothing else.
+pub fn is_catalog_type(name: &str) -> bool {
+    CATALOG_TYPES.binary_search(&name).is_ok()
+}
+
 /// Operators of `pg_catalog`. Left out: those that run a text search configuration by name (`text @@ text`) cannot be told
 /// from `tsvector @@ tsquery`, so `@@` is not here. Sorted by bytes.
 const OPERATORS: &[&str] = &[
@@ -168,7 +194,7 @@ mod tests {
 
     #[test]
     fn lists_are_sorted_and_well_formed() {
-        assert!(TYPES.is_sorted());
+        assert!(TYPES.is_sorted() && CATALOG_TYPES.is_sorted());
         assert!(OPERATORS.is_sorted());
         let names: Vec<&str> = TABLE
             .lines()
@@ -199,11 +225,13 @@ mod tests {
         check("random", 0, Some(Purity::Volatile));
         check("nextval", 1, Some(Purity::Sequence));
         check("pg_advisory_xact_lock", 1, Some(Purity::Locks));
+        check("to_regclass", 1, Some(Purity::ReadsCatalog));
+        check("set_config", 3, Some(Purity::Acts));
+        check("txid_current", 0, Some(Purity::Acts));
         for unknown in [
             "lo_unlink",
-            "pg_notify",
-            "set_config",
-            "txid_current",
+            "table_to_xml",
+            "ts_stat",
             "pg_read_file",
             "query_to_xml",
             "no",

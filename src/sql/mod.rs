@@ -5,6 +5,7 @@
 
 mod analyze;
 mod changes;
+mod clock;
 mod expressions;
 mod fingerprint;
 pub mod functions;
@@ -19,4 +20,4 @@ mod walk;
 
 pub use analyze::{CLASSIFIED_BYTES_MAX, Unclassified, analyze};
 pub use fingerprint::fingerprint;
-pub use functions::{Purity, is_aggregate, is_builtin_operator, is_builtin_type, purity};
+pub use functions::{Purity, is_aggregate, is_builtin_operator, is_builtin_type, is_catalog_type, purity};

@@ -49,6 +49,9 @@ pub struct Statement {
     pub types: Vec<Name>,
     /// Operators that are not pg_catalog's well-known ones, such as an extension's; an operator is a function call.
     pub operators: Vec<Box<str>>,
+    /// Columns, by name alone, whose values are turned into dates or times. A text column among them reads the clock, because
+    /// it may hold the word `now`. Sorted.
+    pub time_columns: Vec<Box<str>>,
     /// It aggregates: GROUP BY, DISTINCT, HAVING, a window, or an aggregate function of pg_catalog.
     pub aggregates: bool,
     /// Why its answer may not be reproducible, or why it is more than a plain read; empty for a plain read.
@@ -73,7 +76,8 @@ pub enum Doubt {
     SelectsInto,
     /// INSERT, UPDATE, DELETE or MERGE inside WITH.
     WritesInCte,
-    /// A literal holding now, today, tomorrow or yesterday in any case: as a timestamp it reads the clock.
+    /// A literal holding now, today, tomorrow or yesterday in any case, or a text put together by the query that is turned
+    /// into a date or time and may say such a word: it reads the clock.
     ClockWord,
     /// ctid, xmin, xmax, cmin, cmax or tableoid.
     SystemColumn,

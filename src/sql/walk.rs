@@ -8,11 +8,12 @@
 use sqlparser::ast::{
     self, Cte, Distinct, Fetch, GroupByExpr, Ident, Join, JoinConstraint, JoinOperator, LimitClause,
     NamedWindowExpr, ObjectName, ObjectNamePart, OrderBy, OrderByKind, Query, Select, SelectFlavor,
-    SelectItem, SelectItemQualifiedWildcardKind, SetExpr, TableAlias, TableFactor, TableWithJoins,
-    WildcardAdditionalOptions,
+    SelectItem, SelectItemQualifiedWildcardKind, SetExpr, TableAlias, TableFactor, TableSample,
+    TableSampleKind, TableWithJoins, WildcardAdditionalOptions,
 };
 
 use super::analyze::blank;
+use super::clock::Clock;
 use super::ident::{fold, truncated};
 use super::statement::{Call, Doubt, Kind, Name, Statement};
 
@@ -26,6 +27,7 @@ pub(crate) struct Walk {
     pub(super) operators: Vec<Box<str>>,
     pub(super) doubts: Vec<Doubt>,
     pub(super) aggregates: bool,
+    pub(super) clock: Clock,
     into_temp: bool,
     scope: Vec<Box<str>>,
     pub(super) depth: u32,
@@ -51,8 +53,13 @@ impl Walk {
         self.change(statement)
     }
 
-    pub(crate) fn into_statement(self, kind: Kind) -> Statement {
+    pub(crate) fn into_statement(mut self, kind: Kind) -> Statement {
+        let time_columns = self.clock.settle().unwrap_or_else(|| {
+            self.doubts.push(Doubt::ClockWord);
+            Vec::new()
+        });
         Statement {
+            time_columns,
             reads: self.reads,
             writes: self.writes,
             calls: self.calls,
@@ -191,6 +198,7 @@ impl Walk {
         } = cte;
         self.opaque_if(from.is_some());
         self.alias(Some(alias));
+        self.clock.alias(Some(alias), query);
         self.query(query);
     }
 
@@ -226,6 +234,9 @@ impl Walk {
                     op: _,
                     set_quantifier: _,
                 } => {
+                    if self.depth > 1 {
+                        self.clock.branch(right);
+                    }
                     self.set_expr(right);
                     body = left;
                     continue;
@@ -235,6 +246,9 @@ impl Walk {
                 SetExpr::Values(values) => {
                     self.opaque_if(values.explicit_row || values.value_keyword);
                     for row in &values.rows {
+                        if self.depth > 1 {
+                            self.clock.unnamed(&row.content);
+                        }
                         self.exprs(&row.content);
                     }
                 }
@@ -282,6 +296,9 @@ impl Walk {
                 self.aggregates = true;
                 self.exprs(exprs);
             }
+        }
+        if self.depth > 1 {
+            self.clock.items(&select.projection);
         }
         self.items(&select.projection);
         self.tables(&select.from);
@@ -417,6 +434,7 @@ impl Walk {
                 sample,
             } => {
                 self.alias(alias.as_ref());
+                self.clock.alias(alias.as_ref(), subquery);
                 self.opaque_if(sample.is_some());
                 self.query(subquery);
             }
@@ -429,6 +447,7 @@ impl Walk {
             } => {
                 self.alias(alias.as_ref());
                 if let Some(name) = self.name(name) {
+                    self.clock.function(alias.as_ref(), &name.name, args);
                     self.call(name, args.len());
                 }
                 self.args(args);
@@ -442,6 +461,7 @@ impl Walk {
             } => {
                 self.alias(alias.as_ref());
                 self.opaque_if(*with_offset || with_offset_alias.is_some());
+                self.clock.unnest(alias.as_ref(), array_exprs);
                 self.call(
                     Name {
                         schema: None,
@@ -456,6 +476,7 @@ impl Walk {
                 alias,
             } => {
                 self.alias(alias.as_ref());
+                self.clock.renamed(alias.as_ref());
                 self.table_with_joins(table_with_joins);
             }
             TableFactor::TableFunction { .. }
@@ -468,6 +489,25 @@ impl Walk {
             | TableFactor::XmlTable { .. }
             | TableFactor::SemanticView { .. } => self.doubt(Doubt::Opaque),
         }
+    }
+
+    fn sample(&mut self, sample: &TableSample) {
+        let TableSample {
+            modifier: _,
+            name: _,
+            quantity,
+            seed,
+            bucket,
+            offset,
+        } = sample;
+        self.doubt(Doubt::Sample);
+        self.opaque_if(bucket.is_some() || offset.is_some());
+        self.exprs(quantity.as_ref().map(|quantity| &quantity.value));
+        // The seed is a literal or it is not parsed.
+        self.opaque_if(
+            seed.as_ref()
+                .is_some_and(|seed| !matches!(seed.value.value, ast::Value::Number(..))),
+        );
     }
 
     /// A named relation, or a function in FROM, which the parser gives the same node.
@@ -495,15 +535,19 @@ impl Walk {
                 || json_path.is_some()
                 || !index_hints.is_empty(),
         );
-        if sample.is_some() {
-            self.doubt(Doubt::Sample);
+        if let Some(TableSampleKind::BeforeTableAlias(sample) | TableSampleKind::AfterTableAlias(sample)) =
+            sample
+        {
+            self.sample(sample);
         }
         let Some(args) = args else {
             self.opaque_if(*with_ordinality);
+            self.clock.renamed(alias.as_ref());
             return self.read(name);
         };
         self.opaque_if(args.settings.is_some());
         if let Some(name) = self.name(name) {
+            self.clock.function(alias.as_ref(), &name.name, &args.args);
             self.call(name, args.args.len());
         }
         self.args(&args.args);

@@ -130,11 +130,8 @@ fn doubts_of_tokens() {
     doubts("select ('no' || 'w')::timestamptz", &[Doubt::ClockWord]);
     doubts("select 'snow'", &[]);
     doubts("select * from t for update of t skip locked", &[Doubt::LocksRows]);
-    // The parser does not know this one: no plain read either way.
-    assert_eq!(
-        one("select * from t for no key update").kind,
-        Kind::Other("select".into())
-    );
+    doubts("select * from t for no key update", &[Doubt::LocksRows]);
+    doubts("select * from t for key share of t nowait", &[Doubt::LocksRows]);
     doubts("select a into b from t", &[Doubt::SelectsInto]);
     doubts("select ctid from t", &[Doubt::SystemColumn]);
     doubts("select t.xmin from t", &[Doubt::SystemColumn]);
