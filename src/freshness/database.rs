@@ -337,6 +337,7 @@ fn unread() -> Arc<Script> {
         operators: Vec::new(),
         aggregates: false,
         doubts: Vec::new(),
+        time_columns: Vec::new(),
     };
     Arc::new(Script {
         statements: vec![statement],
