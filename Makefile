@@ -1,4 +1,4 @@
-# The project's commands. `make test` is what the CI runs.
+# The project's commands. `make demo` shows what the project does, `make test` is what the CI runs.
 #
 # Both need PostgreSQL's server programs; tests/support/postgres.sh finds them, or installs the system's package.
 # A target that cannot run for lack of something ends with exit status 3 and a line "NOT RUN: ..." (make itself shows 2).
@@ -6,13 +6,16 @@
 CARGO ?= cargo
 ARGS ?=
 
-.PHONY: help test lint
+.PHONY: help demo test lint
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile
 
 # Each recipe is one shell, so that the directory that was found reaches the commands after it.
 POSTGRES = bin=$$(sh tests/support/postgres.sh) || exit $$?; export PGLADDER_POSTGRES_BIN="$$bin"
+
+demo: ## A throw-away cluster with the proxy in front, and a walk through what it does (ARGS=--check ends after it)
+	@$(POSTGRES); exec $(CARGO) run --release --locked -- demo $(ARGS)
 
 test: ## Format check, clippy, the whole test suite, documentation
 	@$(POSTGRES); set -e; \

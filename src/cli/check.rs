@@ -44,7 +44,7 @@ pub(super) fn run(options: &CheckOptions, out: &mut dyn Write) -> Result<(), Fai
 
 async fn try_nodes(config: &Config, out: &mut dyn Write) -> anyhow::Result<()> {
     let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-    let settings = control::cluster_settings(config);
+    let settings = control::cluster_settings(config)?;
     let cluster = Cluster::start(settings, Arc::new(Ticks::default()), &tasks, &stop);
     let patience =
         config.pool.connect_timeout + config.cluster.poll_timeout + config.cluster.poll_interval * 10;

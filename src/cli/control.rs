@@ -3,65 +3,20 @@
 //! Called by `check` and `explain`. Invariant: what a command finds out here is what `serve` would find with the same
 //! configuration. Connections are driven on the caller's `JoinSet` and end with it. `open` may be dropped at any point.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
-use tokio_postgres::{Client, NoTls};
+use tokio_postgres::Client;
 
-use crate::cluster::{ClusterSettings, LagLimit, PasswordLookup};
-use crate::config::{Config, Endpoint, UserSecret};
-use crate::pool::credentials::{Credentials, Secret};
-use crate::pool::pgpass::PgPass;
+use crate::cluster::ClusterSettings;
+use crate::config::{Config, Endpoint};
+use crate::serve;
 
-/// The cluster's settings of a configuration.
-pub(super) fn cluster_settings(config: &Config) -> ClusterSettings {
-    let cluster = &config.cluster;
-    let nodes = config.nodes.iter().map(|node| {
-        let (host, port) = host_and_port(&node.address);
-        (host, port, node.weight)
-    });
-    ClusterSettings {
-        poll_interval: cluster.poll_interval,
-        connect_timeout: config.pool.connect_timeout,
-        poll_timeout: cluster.poll_timeout,
-        backoff_max: cluster.reconnect_wait_max,
-        database: cluster.control_database.clone(),
-        password: passwords(config),
-        lag: LagLimit {
-            lag_max: cluster.lag_max,
-            lag_bytes_max: cluster.lag_bytes_max,
-            return_percent: cluster.return_percent,
-            return_samples: cluster.return_samples,
-        },
-        ..ClusterSettings::new(nodes, cluster.control_user.clone())
-    }
-}
-
-/// As libpq has it, the directory of a Unix socket stands for the host.
-fn host_and_port(address: &Endpoint) -> (String, u16) {
-    match address {
-        Endpoint::Tcp { host, port } => (host.clone(), *port),
-        Endpoint::Unix { directory, port } => (directory.display().to_string(), *port),
-    }
-}
-
-/// Passwords of the configuration's users, then of libpq's password file.
-fn passwords(config: &Config) -> PasswordLookup {
-    let users = config.auth.users.clone();
-    let file = PgPass::from_environment();
-    Arc::new(move |host, port, database, user| {
-        let configured = users.iter().find(|known| known.name == user);
-        if let Some(UserSecret::Password(password)) = configured.map(|user| &user.secret) {
-            return Some(password.0.to_string());
-        }
-        match file.as_ref()?.secret(user, database, host, port)? {
-            Secret::Password(password) => Some(password.to_string()),
-            Secret::Md5Hash(_) | Secret::ScramKeys { .. } => None,
-        }
-    })
+/// The cluster's settings of a configuration. Blocks on certificate files.
+pub(super) fn cluster_settings(config: &Config) -> anyhow::Result<ClusterSettings> {
+    Ok(serve::cluster_settings(config, &serve::server_tls(config)?))
 }
 
 /// Who logs in where.
@@ -79,7 +34,8 @@ pub(super) async fn open(
     drivers: &mut JoinSet<()>,
 ) -> anyhow::Result<Client> {
     let limit: Duration = config.pool.connect_timeout;
-    let (host, port) = host_and_port(login.node);
+    let settings = cluster_settings(config)?;
+    let (host, port) = serve::host_and_port(login.node);
     let mut postgres = tokio_postgres::Config::new();
     postgres
         .host(&host)
@@ -88,11 +44,12 @@ pub(super) async fn open(
         .dbname(login.database)
         .application_name("pgladder")
         .options("-c default_transaction_read_only=on")
+        .ssl_mode(settings.tls.mode(&host))
         .connect_timeout(limit);
-    if let Some(password) = passwords(config)(&host, port, login.database, login.user) {
+    if let Some(password) = (settings.password)(&host, port, login.database, login.user) {
         postgres.password(password);
     }
-    let (client, connection) = timeout(limit, postgres.connect(NoTls))
+    let (client, connection) = timeout(limit, postgres.connect(settings.tls))
         .await
         .map_err(|_| anyhow!("no answer within {limit:?}"))
         .and_then(|connected| connected.map_err(|error| in_words(&error)))

@@ -5,6 +5,7 @@
 
 mod check;
 mod control;
+mod demo;
 mod explain;
 mod options;
 mod serve;
@@ -28,6 +29,8 @@ struct Arguments {
 enum Command {
     /// Run the proxy, in the foreground
     Serve(serve::ServeOptions),
+    /// See what it does: a throw-away cluster with the proxy in front, and a walk through it
+    Demo(demo::Options),
     /// Check a configuration, and try its nodes
     Check(check::CheckOptions),
     /// Say where a statement would go, whether its answer is cached, and why
@@ -64,6 +67,7 @@ impl Failure {
 pub fn run() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Serve(options) => serve::run(&options),
+        Command::Demo(options) => demo::run(&options),
         Command::Check(options) => check::run(&options, &mut io::stdout().lock()),
         Command::Explain(options) => explain::run(&options, &mut io::stdout().lock()),
     };

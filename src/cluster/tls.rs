@@ -33,7 +33,7 @@ impl ControlTls {
     }
 
     /// The mode for a host; PostgreSQL speaks no TLS on Unix sockets.
-    pub(super) fn mode(&self, host: &str) -> SslMode {
+    pub fn mode(&self, host: &str) -> SslMode {
         match &self.0 {
             Some((mode, _)) if !host.starts_with('/') => *mode,
             _ => SslMode::Disable,

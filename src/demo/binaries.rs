@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The environment variable that names the directory and overrides the search.
-pub const BINDIR_VARIABLE: &str = "PGLADDER_PG_BINDIR";
+pub const BINDIR_VARIABLE: &str = "PGLADDER_POSTGRES_BIN";
 
 const NEEDED: [&str; 3] = ["postgres", "initdb", "pg_basebackup"];
 

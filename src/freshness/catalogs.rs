@@ -10,12 +10,12 @@ use std::time::Duration;
 use bb8::Pool;
 use bb8_postgres::PostgresConnectionManager;
 use tokio::time::{sleep, timeout};
-use tokio_postgres::{Client, NoTls};
+use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 
 use super::database::Database;
 use crate::catalog::{Catalog, LoadError, fingerprint};
-use crate::cluster::{Cluster, NodeConfig, NodeId, PasswordLookup};
+use crate::cluster::{Cluster, ControlTls, NodeConfig, NodeId, PasswordLookup};
 
 /// Pause after a failure, doubled up to the poll interval's size in `CatalogSource`.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
@@ -31,6 +31,8 @@ pub struct CatalogSource {
     pub user: Arc<str>,
     /// Its passwords.
     pub password: PasswordLookup,
+    /// TLS, as for the other control connections.
+    pub tls: ControlTls,
     /// Connecting and login.
     pub connect_timeout: Duration,
     /// From one comparison of fingerprints to the next.
@@ -162,11 +164,12 @@ async fn connect(
         .user(&*source.user)
         .dbname(&*database.name)
         .application_name("pgladder catalog")
+        .ssl_mode(source.tls.mode(&node.host))
         .connect_timeout(source.connect_timeout);
     if let Some(password) = (source.password)(&node.host, node.port, &database.name, &source.user) {
         config.password(password);
     }
-    let manager = PostgresConnectionManager::new(config, NoTls);
+    let manager = PostgresConnectionManager::new(config, source.tls.clone());
     let pool = Pool::builder().max_size(1).build_unchecked(manager);
     timeout(source.connect_timeout, pool.dedicated_connection())
         .await

@@ -338,6 +338,7 @@ fn unread() -> Arc<Script> {
         time_columns: Vec::new(),
         aggregates: false,
         doubts: Vec::new(),
+        time_columns: Vec::new(),
     };
     Arc::new(Script {
         statements: vec![statement],

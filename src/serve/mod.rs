@@ -25,7 +25,7 @@ use crate::pool::{Pools, SampleNumbers};
 use crate::session::{self, Client, Parts, Proxy};
 
 use settings::Secrets;
-pub use settings::cluster_settings;
+pub use settings::{cluster_settings, host_and_port, server_tls};
 
 /// Why the proxy cannot serve.
 #[derive(Debug, thiserror::Error)]
@@ -74,7 +74,12 @@ pub async fn serve_and_tell(
     let secrets = Secrets::new(&config);
     let tls = settings::server_tls(&config)?;
     let ticks: Arc<Ticks> = Arc::default();
-    let cluster = Cluster::start(cluster_settings(&config), Arc::clone(&ticks), &tasks, &background);
+    let cluster = Cluster::start(
+        cluster_settings(&config, &tls),
+        Arc::clone(&ticks),
+        &tasks,
+        &background,
+    );
     let pools = Pools::new(
         settings::pool(&config),
         settings::addresses(&config),
@@ -83,7 +88,7 @@ pub async fn serve_and_tell(
         Arc::new(Samples(cluster.clone())),
     );
     let databases = Databases::start(
-        settings::databases(&config),
+        settings::databases(&config, &tls),
         cluster.clone(),
         ticks,
         &tasks,

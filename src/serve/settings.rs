@@ -82,8 +82,8 @@ impl Secrets {
     }
 }
 
-/// The cluster's settings of a configuration.
-pub fn cluster_settings(config: &Config) -> ClusterSettings {
+/// The cluster's settings of a configuration; its control connections use TLS as all others do.
+pub fn cluster_settings(config: &Config, tls: &ServerTls) -> ClusterSettings {
     let cluster = &config.cluster;
     let nodes = config.nodes.iter().map(|node| {
         let (host, port) = host_and_port(&node.address);
@@ -96,6 +96,7 @@ pub fn cluster_settings(config: &Config) -> ClusterSettings {
         backoff_max: cluster.reconnect_wait_max,
         database: cluster.control_database.clone(),
         password: passwords(config),
+        tls: tls.for_control(),
         lag: LagLimit {
             lag_max: cluster.lag_max,
             lag_bytes_max: cluster.lag_bytes_max,
@@ -107,7 +108,7 @@ pub fn cluster_settings(config: &Config) -> ClusterSettings {
 }
 
 /// As libpq has it, the directory of a Unix socket stands for the host.
-fn host_and_port(address: &Endpoint) -> (String, u16) {
+pub fn host_and_port(address: &Endpoint) -> (String, u16) {
     match address {
         Endpoint::Tcp { host, port } => (host.clone(), *port),
         Endpoint::Unix { directory, port } => (directory.display().to_string(), *port),
@@ -142,7 +143,8 @@ pub(super) fn addresses(config: &Config) -> HashMap<NodeId, Address> {
     nodes.map(|(id, node)| (id, address(&node.address))).collect()
 }
 
-pub(super) fn server_tls(config: &Config) -> Result<ServerTls, TlsError> {
+/// TLS to servers. Blocks on certificate files.
+pub fn server_tls(config: &Config) -> Result<ServerTls, TlsError> {
     let mode = match config.tls.server.mode {
         ServerTlsMode::Disable => TlsMode::Disable,
         ServerTlsMode::Prefer => TlsMode::Prefer,
@@ -189,9 +191,9 @@ pub(super) fn pool(config: &Config) -> PoolSettings {
     }
 }
 
-pub(super) fn databases(config: &Config) -> DatabaseSettings {
+pub(super) fn databases(config: &Config, tls: &ServerTls) -> DatabaseSettings {
     let functions = config.functions.safe.iter().map(|name| name.as_str().into());
-    let cluster = cluster_settings(config);
+    let cluster = cluster_settings(config, tls);
     DatabaseSettings {
         allowed: Arc::new(Allowed {
             functions: functions.collect(),
@@ -200,6 +202,7 @@ pub(super) fn databases(config: &Config) -> DatabaseSettings {
             nodes: cluster.nodes.into(),
             user: cluster.user.into(),
             password: cluster.password,
+            tls: cluster.tls,
             connect_timeout: cluster.connect_timeout,
             interval: config.cluster.catalog_interval,
         },
