@@ -143,5 +143,6 @@ fn line(node: &NodeView, version: &str) -> String {
         None => "usable".to_owned(),
         Some(why) => format!("NOT USABLE: {why}"),
     });
+    parts.extend(node.missing_right.map(|missing| format!("but {missing}")));
     parts.join("  ")
 }

@@ -335,7 +335,6 @@ fn unread() -> Arc<Script> {
         calls: Vec::new(),
         types: Vec::new(),
         operators: Vec::new(),
-        time_columns: Vec::new(),
         aggregates: false,
         doubts: Vec::new(),
         time_columns: Vec::new(),
