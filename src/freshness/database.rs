@@ -82,19 +82,20 @@ impl Database {
         }
     }
 
-    /// The verdict on a text under a search path, as of now.
-    pub fn verdict(&self, subject: &Subject) -> Arc<Verdict> {
+    /// The verdict on a text under a search path, as of now. It is kept under the subject, which is the text itself, or what
+    /// it shares with others of the same facts.
+    pub fn verdict(&self, subject: &Subject, sql: &[u8]) -> Arc<Verdict> {
         let known = self.verdicts.find(subject);
-        let Some(catalog) = self.catalog() else {
-            let script = known.map_or_else(|| read(&subject.sql), |verdict| Arc::clone(&verdict.script));
-            return Arc::new(judge_without_catalog(script));
-        };
-        if let Some(verdict) = &known
+        let catalog = self.catalog();
+        if let (Some(verdict), Some(catalog)) = (&known, &catalog)
             && verdict.generation == catalog.generation
         {
             return Arc::clone(verdict);
         }
-        let script = known.map_or_else(|| read(&subject.sql), |verdict| Arc::clone(&verdict.script));
+        let script = known.map_or_else(|| read(sql), |verdict| Arc::clone(&verdict.script));
+        let Some(catalog) = catalog else {
+            return Arc::new(judge_without_catalog(script));
+        };
         let path = crate::catalog::Path {
             schemas: subject.path.split('\0').map(Into::into).collect(),
         };
@@ -404,7 +405,7 @@ mod tests {
             path: "public".into(),
             sql: bytes::Bytes::from_static(b"select count(*) from deals"),
         };
-        let verdict = database.verdict(&subject);
+        let verdict = database.verdict(&subject, &subject.sql);
         assert!(verdict.replica.is_err());
         assert!(verdict.cache.is_err());
     }
@@ -416,7 +417,7 @@ mod tests {
             path: "public".into(),
             sql: vec![b' '; 40_000].into(),
         };
-        let verdict = database.verdict(&subject);
+        let verdict = database.verdict(&subject, &subject.sql);
         assert!(matches!(verdict.writes, WriteSet::Unknown(_)));
     }
 }

@@ -35,6 +35,7 @@ use crate::protocol::error::{Report, Severity};
 use crate::protocol::frame::{self, FrameError, HEADER_BYTES};
 use crate::protocol::sqlstate;
 use crate::route::Pin;
+use crate::sql::template;
 
 /// Output beyond this is written before the next unit is looked at.
 const OUT_BYTES_MAX: usize = 64 * 1024;
@@ -303,10 +304,9 @@ impl Session {
         if !self.derived.reads_as_written(sql) {
             return Database::unread();
         }
-        self.database.verdict(&Subject {
-            path: Arc::clone(&self.derived.path),
-            sql: sql.clone(),
-        })
+        let shared = template(sql).map_or_else(|| sql.clone(), Bytes::from);
+        let path = Arc::clone(&self.derived.path);
+        self.database.verdict(&Subject { path, sql: shared }, sql)
     }
 
     /// The status that ReadyForQuery tells the client.

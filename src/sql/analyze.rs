@@ -284,7 +284,7 @@ fn token_doubts(tokens: &[Token<'_>]) -> Vec<Doubt> {
 }
 
 /// A literal that reads the clock when it is taken for a date or time: `now`, `{today}`, `[yesterday,)`.
-fn has_clock_word(literal: &str) -> bool {
+pub(super) fn has_clock_word(literal: &str) -> bool {
     literal.split(|c: char| !c.is_ascii_alphabetic()).any(|word| {
         ["now", "today", "tomorrow", "yesterday"]
             .iter()
