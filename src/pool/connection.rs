@@ -53,6 +53,8 @@ pub struct ServerConnection {
     pub stream: ServerStream,
     /// Bytes read and not yet taken; empty while idle.
     pub input: BytesMut,
+    /// Bytes to be written; empty while idle.
+    pub output: BytesMut,
     /// The latest ParameterStatus values, kept current by the session.
     pub parameters: BTreeMap<Box<str>, Box<str>>,
     /// The backend's process id.
@@ -73,6 +75,9 @@ pub struct ServerConnection {
     pub prepared: PreparedNames,
     /// The settings changed since login.
     pub settings: AppliedSettings,
+    /// The settings that it was brought to as a whole, while nothing has changed them since: the next session that wants the very
+    /// same ones has nothing to compare.
+    pub brought_to: Option<Arc<AppliedSettings>>,
     /// The session that ran something here whose trace cannot be told: anybody else resets the connection in full first.
     pub tainted_by: Option<u64>,
     pub(crate) generation: u64,

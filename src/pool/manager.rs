@@ -114,6 +114,7 @@ impl Connector {
             key: self.key.clone(),
             stream,
             input: BytesMut::new(),
+            output: BytesMut::new(),
             parameters: logged_in.parameters,
             process: logged_in.process,
             secret: logged_in.secret,
@@ -125,6 +126,7 @@ impl Connector {
             prepared: ServerConnection::prepared_names(settings.prepared_statements_max),
             settings: AppliedSettings::new(),
             tainted_by: None,
+            brought_to: None,
             generation,
             _slot: slot,
         }))
@@ -162,7 +164,7 @@ impl ManageConnection for Connector {
         let Place::Lent(connection) = std::mem::replace(&mut seat.place, Place::Gone) else {
             return true;
         };
-        if connection.dirty || !connection.input.is_empty() {
+        if connection.dirty || !connection.input.is_empty() || !connection.output.is_empty() {
             return true;
         }
         match self.shelf.park(connection, &self.demand) {

@@ -4,6 +4,7 @@
 //! known, on this very connection, to have passed the fence, in the era of the fence; whatever the session has set is in force
 //! before the unit is sent. Cancel safe: a dropped borrowing leaves nothing behind.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -16,7 +17,7 @@ use super::settings::{Apply, Values, difference};
 use crate::cluster::{ClusterView, NodeId, Role};
 use crate::freshness::database::Begun;
 use crate::freshness::fence::Fence;
-use crate::pool::{PoolError, PoolKey};
+use crate::pool::{LoginFacts, PoolError, PoolKey};
 use crate::protocol::error::{Report, Severity};
 use crate::protocol::lsn::Lsn;
 use crate::protocol::sqlstate;
@@ -115,7 +116,7 @@ impl Place {
                 None => report,
             })));
         };
-        Ok(self.lease(proxy, &proxy.cluster.view(), primary, false).await?)
+        Ok(self.lease(proxy, primary, false).await?)
     }
 
     /// A connection to a replica that may serve the read; else why there is none, and the primary has to.
@@ -137,7 +138,7 @@ impl Place {
             .or_else(|| replica(&|_| true))
             .ok_or(Reason::NoReplica)?;
         let mut held = self
-            .lease(proxy, &view, node, true)
+            .lease(proxy, node, true)
             .await
             .map_err(|_| Reason::NoReplica)?;
         let login = &held.lease.login;
@@ -155,13 +156,7 @@ impl Place {
         Ok(held)
     }
 
-    async fn lease(
-        &self,
-        proxy: &Proxy,
-        view: &ClusterView,
-        node: NodeId,
-        is_replica: bool,
-    ) -> Result<Held, PoolError> {
+    async fn lease(&self, proxy: &Proxy, node: NodeId, is_replica: bool) -> Result<Held, PoolError> {
         let key = PoolKey {
             node,
             database: Arc::clone(&self.database),
@@ -170,13 +165,8 @@ impl Place {
         let deadline = Instant::now() + proxy.settings.lease_wait;
         let outstanding = proxy.cluster.track(node);
         let lease = proxy.pools.lease(&key, deadline).await?;
-        let address = view.node(node).map(|node| node.address.to_string());
-        Ok(Held::new(
-            lease,
-            address.unwrap_or_default().into(),
-            is_replica,
-            outstanding,
-        ))
+        let address = proxy.node_name(node);
+        Ok(Held::new(lease, address, is_replica, outstanding))
     }
 }
 
@@ -200,22 +190,42 @@ async fn admits(held: &mut Held, view: &ClusterView, fence: Fence) -> Result<boo
     Ok(replayed.is_some_and(|replayed| fence.admits(replayed)))
 }
 
-/// Brings a borrowed connection to a session's settings. Returns true when something was changed.
-pub(super) async fn bring_to(held: &mut Held, session: u64, wanted: &Values) -> Result<bool, AskError> {
+/// Brings a borrowed connection to a session's settings, where the node's own defaults differ from the primary's to those.
+/// Returns true when something was changed.
+pub(super) async fn bring_to(
+    held: &mut Held,
+    session: u64,
+    wanted: &Arc<Values>,
+    primary: &LoginFacts,
+) -> Result<bool, AskError> {
     if held.lease.tainted_by.is_some_and(|by| by != session) {
         held.ask("DISCARD ALL").await?;
-        held.lease.settings.clear();
-        held.lease.prepared.clear();
-        held.lease.tainted_by = None;
+        let connection = &mut held.lease;
+        connection.settings.clear();
+        connection.prepared.clear();
+        connection.tainted_by = None;
+        connection.brought_to = None;
     }
-    let steps = difference(&held.lease.settings, wanted);
-    if steps.is_empty() {
+    let brought = held.lease.brought_to.as_ref();
+    if brought.is_some_and(|brought| Arc::ptr_eq(brought, wanted)) {
         return Ok(false);
     }
-    let statements: Vec<String> = steps.iter().map(statement).collect();
-    held.ask(&statements.join("; ")).await?;
-    held.lease.settings.clone_from(wanted);
-    Ok(true)
+    let mut all = Cow::Borrowed(&**wanted);
+    for (name, value) in &primary.settings {
+        if held.lease.login.settings.get(name) != Some(value) {
+            let name = name.to_ascii_lowercase();
+            all.to_mut().entry(name.into()).or_insert_with(|| value.clone());
+        }
+    }
+    let steps = difference(&held.lease.settings, &all);
+    let changed = !steps.is_empty();
+    if changed {
+        let statements: Vec<String> = steps.iter().map(statement).collect();
+        held.ask(&statements.join("; ")).await?;
+        held.lease.settings = all.into_owned();
+    }
+    held.lease.brought_to = Some(Arc::clone(wanted));
+    Ok(changed)
 }
 
 fn statement(step: &Apply<'_>) -> String {

@@ -42,7 +42,7 @@ impl Session {
             }
         }
         if until == Until::Answered && !matches!(messages.last(), Some(Message::Flush)) {
-            held.to_server.put_slice(b"H\0\0\0\x04");
+            held.lease.output.put_slice(b"H\0\0\0\x04");
         }
         completes
     }
@@ -93,10 +93,10 @@ impl Session {
             }
             Message::ClosePortal { raw } => forward(held, raw, Sent::Close),
             Message::Sync => {
-                held.to_server.put_slice(b"S\0\0\0\x04");
+                held.lease.output.put_slice(b"S\0\0\0\x04");
                 held.answers.sent(Sent::Sync, For::Client);
             }
-            Message::Flush => held.to_server.put_slice(b"H\0\0\0\x04"),
+            Message::Flush => held.lease.output.put_slice(b"H\0\0\0\x04"),
         }
         None
     }
@@ -229,15 +229,16 @@ fn put_close(held: &mut Held, name: ServerName) {
 
 fn put_message(held: &mut Held, tag: u8, parts: &[&[u8]]) {
     let length: usize = parts.iter().map(|part| part.len()).sum();
-    held.to_server.put_u8(tag);
-    held.to_server
+    held.lease.output.put_u8(tag);
+    held.lease
+        .output
         .put_u32(u32::try_from(length + 4).expect("a message that was read within its limit"));
     for part in parts {
-        held.to_server.put_slice(part);
+        held.lease.output.put_slice(part);
     }
 }
 
 fn forward(held: &mut Held, raw: &Bytes, sent: Sent) {
-    held.to_server.put_slice(raw);
+    held.lease.output.put_slice(raw);
     held.answers.sent(sent, For::Client);
 }

@@ -117,6 +117,7 @@ impl Session {
     /// Notes what the connection is set to, now that no transaction can take it back.
     fn note_applied(&self, held: &mut Held, rolled_back: bool) {
         let resets = std::mem::take(&mut held.resets);
+        held.lease.brought_to = None;
         if rolled_back && !resets.is_empty() {
             // Which of them hold cannot be told for sure.
             held.lease.tainted_by = Some(self.id);
@@ -200,6 +201,7 @@ impl Session {
             Kind::Discard(Discard::All) => {
                 self.settings.discard_all();
                 held.lease.settings.clear();
+                held.lease.brought_to = None;
                 held.lease.prepared.clear();
                 held.unnamed = None;
                 self.statements.clear();

@@ -145,7 +145,7 @@ struct Progress {
 }
 
 impl Session {
-    /// Runs what stands in `held.to_server`, and forwards the answer. The server's own ReadyForQuery is not forwarded.
+    /// Runs what stands in `held.lease.output`, and forwards the answer. The server's own ReadyForQuery is not forwarded.
     pub(super) async fn exchange(&mut self, held: &mut Held, run: Run) -> Result<(Ended, Run), Broken> {
         held.lease.dirty = true;
         let mut progress = Progress {
@@ -182,7 +182,7 @@ impl Session {
             self.show(progress).await;
             let hear = match progress.copy {
                 CopyIn::No => self.wire.input.len() < AHEAD_BYTES_MAX + self.unit_bytes,
-                _ => held.to_server.len() < COPY_BYTES_MAX,
+                _ => held.lease.output.len() < COPY_BYTES_MAX,
             };
             let client = (hear && !self.wire.gone).then_some(&mut self.wire);
             if held.turn(client).await? == Turn::Client && self.wire.gone {
@@ -357,7 +357,7 @@ impl Session {
     /// Forwards what the client sends in a COPY.
     fn feed_copy(&mut self, held: &mut Held, progress: &mut Progress) -> Result<(), ServerLost> {
         let mut at = 0;
-        while progress.copy != CopyIn::No && held.to_server.len() < COPY_BYTES_MAX {
+        while progress.copy != CopyIn::No && held.lease.output.len() < COPY_BYTES_MAX {
             let step = progress.copying.step(&self.wire.input, at);
             let (range, tag) = match step.map_err(|error| protocol(&error.to_string()))? {
                 Step::Incomplete => break,
@@ -366,7 +366,7 @@ impl Session {
             };
             match (progress.copy, tag) {
                 (CopyIn::Data, b'd' | b'c' | b'f') => {
-                    held.to_server.put_slice(&self.wire.input[range.clone()]);
+                    held.lease.output.put_slice(&self.wire.input[range.clone()]);
                     if tag != b'd' {
                         progress.copy = CopyIn::after_data(progress.run.extended, progress.run.until);
                     }
@@ -374,7 +374,7 @@ impl Session {
                 // The server ignores these while it takes data, and data after it has failed.
                 (CopyIn::Data, b'H' | b'S') | (CopyIn::Tail, b'd' | b'c' | b'f' | b'H') => {}
                 (CopyIn::Tail, b'S') => {
-                    held.to_server.put_slice(&self.wire.input[range.clone()]);
+                    held.lease.output.put_slice(&self.wire.input[range.clone()]);
                     held.answers.sent(Sent::Sync, super::answers::For::Client);
                     progress.copy = CopyIn::No;
                 }

@@ -10,9 +10,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes};
 use tokio::io::AsyncWrite;
-use tokio_util::io::{poll_read_buf, poll_write_buf};
+use tokio_util::io::poll_read_buf;
 
 use super::answers::Answers;
 use super::statements::Serial;
@@ -42,8 +42,6 @@ pub struct Held {
     pub is_replica: bool,
     /// What is expected from the server.
     pub answers: Answers,
-    /// To be written to the server.
-    pub to_server: BytesMut,
     /// The transaction's state, as ReadyForQuery said last.
     pub status: Status,
     /// The client's unnamed statement that the server has.
@@ -104,7 +102,6 @@ impl Held {
             address,
             is_replica,
             answers: Answers::default(),
-            to_server: BytesMut::new(),
             status: Status::Idle,
             unnamed: None,
             names: Vec::new(),
@@ -119,10 +116,10 @@ impl Held {
     /// Appends a simple query to what is to be written.
     pub fn put_query(&mut self, sql: &[u8]) {
         let length = u32::try_from(sql.len() + 5).expect("the proxy's own texts, and bounded messages");
-        self.to_server.put_u8(b'Q');
-        self.to_server.put_u32(length);
-        self.to_server.put_slice(sql);
-        self.to_server.put_u8(0);
+        self.lease.output.put_u8(b'Q');
+        self.lease.output.put_u32(length);
+        self.lease.output.put_slice(sql);
+        self.lease.output.put_u8(0);
     }
 
     /// Asks the server something of the proxy's own, in a unit of its own; returns the first column of each row.
@@ -195,19 +192,27 @@ impl Held {
     }
 
     fn poll_server(&mut self, cx: &mut Context<'_>) -> Poll<Result<Turn, ServerLost>> {
-        let ServerConnection { stream, input, .. } = &mut *self.lease;
+        let ServerConnection {
+            stream,
+            input,
+            output,
+            ..
+        } = &mut *self.lease;
         let mut stream = Pin::new(stream);
-        if !self.to_server.is_empty()
-            && let Poll::Ready(written) = poll_write_buf(stream.as_mut(), cx, &mut self.to_server)
+        if !output.is_empty()
+            && let Poll::Ready(written) = stream.as_mut().poll_write(cx, output)
         {
             self.unflushed = true;
             return Poll::Ready(match written {
                 Ok(0) => Err(ServerLost::Closed),
-                Ok(_) => Ok(Turn::Sent),
+                Ok(written) => {
+                    output.advance(written);
+                    Ok(Turn::Sent)
+                }
                 Err(error) => Err(error.into()),
             });
         }
-        if self.unflushed && self.to_server.is_empty() {
+        if self.unflushed && output.is_empty() {
             match stream.as_mut().poll_flush(cx) {
                 Poll::Ready(Ok(())) => self.unflushed = false,
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error.into())),

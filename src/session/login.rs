@@ -13,7 +13,7 @@ use super::acquire::{Place, Refusal};
 use super::client::Client;
 use super::held::{AskError, Held};
 use super::proxy::{LoginKey, Proxy};
-use super::settings::Values;
+use super::settings::{Settings, Values};
 use crate::pool::LoginFacts;
 use crate::sql::ident::quote_literal;
 
@@ -24,6 +24,8 @@ pub struct Base {
     pub facts: LoginFacts,
     /// The client's startup parameters, as the server shows them.
     pub startup: Values,
+    /// What a connection is to be set to for a session that has changed nothing: the same value for all of them.
+    pub wanted: Arc<Values>,
     /// What ParameterStatus says with these in force.
     pub parameters: BTreeMap<Box<str>, Box<str>>,
 }
@@ -42,6 +44,7 @@ pub(super) async fn base(proxy: &Proxy, client: &Client) -> Result<Arc<Base>, Re
     let startup = apply(&mut held, &client.parameters).await?;
     let base = Arc::new(Base {
         facts: held.lease.login.clone(),
+        wanted: Arc::new(Settings::new(startup.clone()).wanted()),
         startup,
         parameters: held.lease.parameters.clone(),
     });
@@ -90,5 +93,6 @@ async fn apply(held: &mut Held, parameters: &BTreeMap<Box<str>, Box<str>>) -> Re
         .map(|(name, value)| (name, String::from_utf8_lossy(&value).into()))
         .collect();
     held.lease.settings.clone_from(&startup);
+    held.lease.brought_to = None;
     Ok(startup)
 }

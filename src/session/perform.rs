@@ -181,21 +181,7 @@ impl Session {
 
     /// Brings a borrowed connection to the session's settings.
     async fn bring(&mut self, mut held: Held, reason: Reason) -> Chosen {
-        let base = &self.base.facts;
-        let brought = if held.lease.login.settings == base.settings {
-            bring_to(&mut held, self.id, &self.wanted).await
-        } else {
-            // A node whose defaults differ is given the primary's.
-            let mut wanted = self.wanted.clone();
-            for (name, value) in &base.settings {
-                if held.lease.login.settings.get(name) != Some(value) {
-                    wanted
-                        .entry(name.to_ascii_lowercase().into())
-                        .or_insert_with(|| value.clone());
-                }
-            }
-            bring_to(&mut held, self.id, &wanted).await
-        };
+        let brought = bring_to(&mut held, self.id, &self.wanted, &self.base.facts).await;
         match brought {
             Ok(changed) => {
                 if changed {
@@ -291,7 +277,7 @@ impl Session {
                 (each.collect::<VecDeque<_>>(), false)
             }
             Messages::Function(message) => {
-                held.to_server.extend_from_slice(message);
+                held.lease.output.extend_from_slice(message);
                 held.lease.tainted_by = Some(self.id);
                 held.answers
                     .sent(super::answers::Sent::Query, super::answers::For::Client);

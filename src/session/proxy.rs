@@ -20,7 +20,7 @@ use super::unit;
 use crate::cache::doorkeeper::Doorkeeper;
 use crate::cache::flight::Flights;
 use crate::cache::store::Store;
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, NodeId};
 use crate::freshness::databases::Databases;
 use crate::freshness::level::Level;
 use crate::pool::Pools;
@@ -116,6 +116,7 @@ pub struct Proxy {
     /// For work that outlives its session: watching a lost commit, cancelling what nobody waits for.
     pub tasks: TaskTracker,
     pub(super) sessions: AtomicU64,
+    node_names: Vec<Arc<str>>,
     logins: Mutex<HashMap<LoginKey, (Instant, Arc<Base>)>>,
 }
 
@@ -144,7 +145,9 @@ pub struct Parts {
 impl Proxy {
     /// Puts the parts together and begins to follow the cluster's eras, until the token stops it.
     pub fn start(parts: Parts, stop: &CancellationToken) -> Arc<Self> {
+        let nodes = &parts.cluster.view().nodes;
         let proxy = Arc::new(Self {
+            node_names: nodes.iter().map(|node| node.address.to_string().into()).collect(),
             cluster: parts.cluster,
             pools: parts.pools,
             databases: parts.databases,
@@ -161,6 +164,11 @@ impl Proxy {
         let following = Arc::clone(&proxy).follow_eras(stop.clone());
         proxy.tasks.spawn(following);
         proxy
+    }
+
+    /// A node's address, as people know it.
+    pub fn node_name(&self, node: NodeId) -> Arc<str> {
+        Arc::clone(&self.node_names[node.index()])
     }
 
     /// Cancels what the session with this key runs now.

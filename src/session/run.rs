@@ -73,7 +73,7 @@ pub struct Session {
     pub(super) derived: Derived,
     pub(super) asked: Asked,
     /// What a connection is to be set to; follows `settings`.
-    pub(super) wanted: Values,
+    pub(super) wanted: Arc<Values>,
     pub(super) statements: Statements,
     /// What ParameterStatus has told the client.
     pub(super) reported: BTreeMap<Box<str>, Box<str>>,
@@ -136,7 +136,7 @@ impl Session {
             cancel: proxy.cancels.slot(client.protocol_minor),
             derived,
             asked: Asked::default(),
-            wanted: settings.wanted(),
+            wanted: Arc::clone(&base.wanted),
             settings,
             statements: Statements::default(),
             reported: base.parameters.clone(),
@@ -296,7 +296,14 @@ impl Session {
         let (user, database) = (&self.place.user, &self.place.database);
         self.derived = Derived::new(database, user, &self.base.facts, &self.settings);
         self.asked = Asked::of(&self.settings);
-        self.wanted = self.settings.wanted();
+        let wanted = self.settings.wanted();
+        if *self.wanted != wanted {
+            self.wanted = if *self.base.wanted == wanted {
+                Arc::clone(&self.base.wanted)
+            } else {
+                Arc::new(wanted)
+            };
+        }
     }
 
     /// The verdict on a text, under the search path and the catalog of now.

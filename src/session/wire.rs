@@ -5,17 +5,22 @@
 //! the client idles. Reading is cancel safe; a dropped `flush` keeps what was not yet written.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, BytesMut};
-use tokio::io::AsyncWrite;
-use tokio_util::io::{poll_read_buf, poll_write_buf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_util::io::poll_read_buf;
 
 use super::stream::ClientStream;
 
-/// Bytes read at once.
+/// Bytes read at once where nothing is waiting yet.
+const FIRST_READ_BYTES: usize = 8 * 1024;
+/// Bytes read at once after that.
 const READ_BYTES: usize = 16 * 1024;
+/// Bytes that a buffer keeps while the client idles.
+const IDLE_BYTES_MAX: usize = 1024;
 /// A buffer that has grown beyond this is given up when it is empty.
 const KEPT_BYTES_MAX: usize = 64 * 1024;
 
@@ -57,10 +62,11 @@ impl Wire {
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let written = ready!(poll_write_buf(Pin::new(&mut self.stream), cx, &mut self.out))?;
+        let written = ready!(Pin::new(&mut self.stream).poll_write(cx, &self.out))?;
         if written == 0 {
             return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
         }
+        self.out.advance(written);
         if self.out.is_empty() {
             ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
         }
@@ -74,6 +80,15 @@ impl Wire {
 
     /// As `read`.
     pub fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.input.is_empty() {
+            // A request is small: read where no memory is taken for it, and keep as much as came.
+            let mut space = [const { MaybeUninit::uninit() }; FIRST_READ_BYTES];
+            let mut space = ReadBuf::uninit(&mut space);
+            let read = ready!(Pin::new(&mut self.stream).poll_read(cx, &mut space));
+            self.gone |= read.is_err() || space.filled().is_empty();
+            self.input.extend_from_slice(space.filled());
+            return Poll::Ready(());
+        }
         if self.input.capacity() - self.input.len() < READ_BYTES / 4 {
             self.input.reserve(READ_BYTES);
         }
@@ -84,8 +99,11 @@ impl Wire {
 
     /// Waits until there is something to read, without a buffer. Returns at once where only reading can tell.
     pub async fn readable(&mut self) {
-        if self.input.is_empty() {
+        if self.input.is_empty() && self.input.capacity() > IDLE_BYTES_MAX {
             self.input = BytesMut::new();
+        }
+        if self.out.is_empty() && self.out.capacity() > IDLE_BYTES_MAX {
+            self.out = BytesMut::new();
         }
         if self.stream.readable().await.is_err() {
             self.gone = true;
