@@ -8,17 +8,16 @@ use std::error::Error;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::time::Duration;
 
-use tokio::net::TcpStream;
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::cluster::{SUPERUSER, ThrowAwayCluster};
 use crate::config::{AuthMethod, Config, Endpoint, NodeConfig};
-use crate::serve;
+use crate::serve::serve_and_tell;
 
 /// How long the proxy may take to listen, and to drain.
 const PATIENCE: Duration = Duration::from_secs(30);
-const RETRY_INTERVAL: Duration = Duration::from_millis(20);
 
 const USUAL_PORT: u16 = 6432;
 const USUAL_HTTP_PORT: u16 = 9632;
@@ -80,9 +79,9 @@ impl Proxy {
             port,
             http: Some(http),
         };
-        let stop = CancellationToken::new();
-        let serve = serve::serve(configuration(cluster, &address), stop.clone());
-        Self::launch(address, stop, serve).await
+        let (stop, (bound, listens)) = (CancellationToken::new(), oneshot::channel());
+        let serve = serve_and_tell(configuration(cluster, &address), stop.clone(), bound);
+        Self::launch(address, stop, serve, listens).await
     }
 
     /// Something that was started by somebody else, and that this will not end.
@@ -94,12 +93,16 @@ impl Proxy {
         }
     }
 
-    /// Runs `serve`, which ends when `stop` is cancelled, and waits until it listens.
-    pub async fn launch<E: Into<Box<dyn Error + Send + Sync>>>(
+    /// Runs `serve`, which ends when `stop` is cancelled, and waits until it tells that it listens.
+    async fn launch<E, T>(
         address: ProxyAddress,
         stop: CancellationToken,
         serve: impl Future<Output = Result<(), E>> + Send + 'static,
-    ) -> Result<Self, ProxyError> {
+        listens: oneshot::Receiver<T>,
+    ) -> Result<Self, ProxyError>
+    where
+        E: Into<Box<dyn Error + Send + Sync>>,
+    {
         let mut serving = JoinSet::new();
         serving.spawn(async move { serve.await.map_err(Into::into) });
         let mut proxy = Self {
@@ -107,20 +110,15 @@ impl Proxy {
             stop,
             serving,
         };
-        let ProxyAddress { host, port, .. } = proxy.address.clone();
-        let listens = async {
-            while TcpStream::connect((host.as_str(), port)).await.is_err() {
-                tokio::time::sleep(RETRY_INTERVAL).await;
-            }
-        };
-        tokio::select! {
-            listens = tokio::time::timeout(PATIENCE, listens) => match listens {
-                Ok(()) => {}
-                Err(_) => return Err(ProxyError::Silent { host, port }),
-            },
-            error = proxy.ended() => return Err(error),
+        match tokio::time::timeout(PATIENCE, listens).await {
+            Ok(Ok(_)) => Ok(proxy),
+            // It dropped its end of the channel, and so it has ended or is about to.
+            Ok(Err(_)) => Err(proxy.ended().await),
+            Err(_) => Err(ProxyError::Silent {
+                host: proxy.address.host,
+                port: proxy.address.port,
+            }),
         }
-        Ok(proxy)
     }
 
     /// Where it listens.
@@ -181,46 +179,60 @@ fn usual_or_free(usual: u16) -> Result<u16, ProxyError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::net::TcpListener;
 
-    async fn listener() -> (TcpListener, ProxyAddress) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let port = listener.local_addr().expect("it is bound").port();
-        let address = ProxyAddress {
+    fn address() -> ProxyAddress {
+        ProxyAddress {
             host: "127.0.0.1".to_owned(),
-            port,
+            port: 1,
             http: None,
-        };
-        (listener, address)
+        }
     }
 
     #[tokio::test]
-    async fn it_listens_and_stops_when_told() {
-        let (listener, address) = listener().await;
+    async fn it_stops_when_told() {
         let stop = CancellationToken::new();
-        let told = stop.clone();
+        let (told, (tell, listens)) = (stop.clone(), oneshot::channel());
         let serve = async move {
+            tell.send("it listens").expect("the launch waits for it");
             told.cancelled().await;
-            drop(listener);
             Ok::<(), std::io::Error>(())
         };
-        let proxy = Proxy::launch(address.clone(), stop, serve)
+        let proxy = Proxy::launch(address(), stop, serve, listens)
             .await
             .expect("it listens");
-        assert_eq!(proxy.address(), &address);
+        assert_eq!(proxy.address(), &address());
         proxy.shut_down().await.expect("it was told to");
     }
 
     #[tokio::test]
     async fn an_end_of_its_own_is_an_error() {
-        let (listener, address) = listener().await;
-        drop(listener);
         let stop = CancellationToken::new();
-        let fails = async { Err(std::io::Error::other("no nodes")) };
-        let failed = Proxy::launch(address.clone(), stop.clone(), fails).await;
-        assert!(matches!(failed, Err(ProxyError::Failed(error)) if error.to_string() == "no nodes"));
-        let ends = async { Ok::<(), std::io::Error>(()) };
-        let ended = Proxy::launch(address, stop, ends).await;
-        assert!(matches!(ended, Err(ProxyError::Ended)));
+        let (tell, listens) = oneshot::channel::<()>();
+        let fails = async move {
+            drop(tell);
+            Err(std::io::Error::other("the address is taken"))
+        };
+        let failed = Proxy::launch(address(), stop.clone(), fails, listens).await;
+        assert!(
+            matches!(failed, Err(ProxyError::Failed(error)) if error.to_string() == "the address is taken")
+        );
+
+        let (tell, listens) = oneshot::channel();
+        let ends = async move {
+            tell.send(()).expect("the launch waits for it");
+            Ok::<(), std::io::Error>(())
+        };
+        let mut ended = Proxy::launch(address(), stop, ends, listens)
+            .await
+            .expect("it listened");
+        assert!(matches!(ended.ended().await, ProxyError::Ended));
+    }
+
+    #[test]
+    fn a_port_that_is_taken_is_not_chosen() {
+        let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        let usual = taken.local_addr().expect("it is bound").port();
+        let chosen = usual_or_free(usual).expect("another is free");
+        assert_ne!(chosen, usual);
     }
 }
