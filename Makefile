@@ -22,7 +22,8 @@ test: ## Format check, clippy, the whole test suite, documentation
 	echo "PostgreSQL: $$bin"; \
 	$(MAKE) --no-print-directory lint; \
 	$(CARGO) test --locked; \
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps; \
+	if docker compose version >/dev/null 2>&1; then docker compose -f docker/compose.yaml config --quiet; fi
 
 lint: ## Format check and clippy only
 	$(CARGO) fmt --check
