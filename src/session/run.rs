@@ -175,7 +175,8 @@ impl Session {
 
     async fn serve(&mut self, stop: &CancellationToken) {
         let ended = loop {
-            if let Err(goodbye) = self.serve_input().await {
+            // Answering takes several times the room that waiting does, and most clients wait most of the time.
+            if let Err(goodbye) = Box::pin(self.serve_input()).await {
                 break goodbye;
             }
             self.wire.flush().await;
