@@ -232,9 +232,15 @@ impl Session {
                 Err(lost) => Err(self.fatal(sqlstate::ADMIN_SHUTDOWN, lost.to_string())),
             };
         }
+        let in_block = self.block != Block::None;
+        let idle_max = self.derived.idle_in_block_max.filter(|_| in_block);
         tokio::select! {
             () = async { self.wire.readable().await; self.wire.read().await } => Ok(()),
             () = stop.cancelled() => Err(self.farewell()),
+            () = tokio::time::sleep(idle_max.unwrap_or_default()), if idle_max.is_some() => Err(self.fatal(
+                sqlstate::IDLE_IN_TRANSACTION_TIMEOUT,
+                "terminating connection due to idle-in-transaction timeout",
+            )),
         }
     }
 
