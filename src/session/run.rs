@@ -82,6 +82,8 @@ pub struct Session {
     pub(super) pin: Option<Pin>,
     pub(super) last: Last,
     pub(super) pending: Pending,
+    /// The connection on which it may have drawn from a sequence last.
+    pub(super) drew: Option<u64>,
     /// It has read from the primary, and may have seen what is not acknowledged yet.
     pub(super) saw_primary: bool,
     /// An error came in a batch without a Sync: all up to that is dropped.
@@ -145,6 +147,7 @@ impl Session {
             pin: None,
             last: Last::own(proxy.settings.level),
             pending: Pending::default(),
+            drew: None,
             saw_primary: false,
             skipping: false,
             failed_before: false,
