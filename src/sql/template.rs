@@ -62,7 +62,8 @@ pub fn template(sql: &[u8]) -> Option<Vec<u8>> {
 fn has_literal(sql: &[u8]) -> bool {
     let mut before = b' ';
     for &byte in sql {
-        let begins_number = byte.is_ascii_digit() && !before.is_ascii_digit() && !is_word(before) && before != b'$';
+        let begins_number =
+            byte.is_ascii_digit() && !before.is_ascii_digit() && !is_word(before) && before != b'$';
         if byte == b'\'' || begins_number {
             return true;
         }
