@@ -523,12 +523,20 @@ fn is_harmless(message: &Message) -> bool {
     }
 }
 
+/// What the batch parses, binds and executes; a portal that it binds itself counts once.
 fn verdicts(messages: &[Message]) -> impl Iterator<Item = &Arc<Verdict>> {
-    messages.iter().filter_map(|message| match message {
+    let mut latest = None;
+    messages.iter().filter_map(move |message| match message {
         Message::Parse(Parsing { verdict, .. }) => Some(verdict),
         Message::Bind(Binding {
             bound: Some(bound), ..
-        }) => Some(&bound.verdict),
+        }) => {
+            latest = Some(bound);
+            Some(&bound.verdict)
+        }
+        Message::Execute {
+            bound: Some(bound), ..
+        } if !latest.is_some_and(|latest| Arc::ptr_eq(latest, bound)) => Some(&bound.verdict),
         _ => None,
     })
 }

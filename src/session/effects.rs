@@ -261,7 +261,7 @@ impl Session {
 }
 
 /// Does the text itself call a function that may change the session? PostgreSQL's own mostly do not, listed or not.
-fn calls_unknown(statement: &Statement) -> bool {
+pub(super) fn calls_unknown(statement: &Statement) -> bool {
     let harmless = |call: &Call| {
         let name = &*call.name.name;
         match call.name.schema.as_deref() {

@@ -26,6 +26,7 @@ use crate::protocol::backend::Status;
 use crate::protocol::error::Report;
 use crate::protocol::sqlstate;
 use crate::route::{Because, Route, SessionFacts, route};
+use crate::sql::statement::Kind;
 
 /// A unit that a server, or the cache, is to answer.
 pub struct Work<'a> {
@@ -75,6 +76,14 @@ impl Work<'_> {
         tables
     }
 
+    fn holds_a_query(&self) -> bool {
+        let mut statements = self
+            .verdicts
+            .iter()
+            .flat_map(|verdict| &verdict.script.statements);
+        statements.any(|statement| statement.kind != Kind::Empty)
+    }
+
     /// May it run before a deferred BEGIN is sent? Only what reads, and reads neither clock nor session.
     fn is_early_read(&self) -> bool {
         self.until == Until::Ready
@@ -94,9 +103,14 @@ enum Chosen {
 impl Session {
     /// Has the unit answered, ReadyForQuery included.
     pub(super) async fn perform(&mut self, work: &Work<'_>) -> Result<(), Goodbye> {
-        if matches!(self.block, Block::Deferred(_)) && !work.is_early_read() && !self.open_block(work).await?
-        {
-            return Ok(());
+        if matches!(self.block, Block::Deferred(_)) {
+            if !work.is_early_read() {
+                if !self.open_block(work).await? {
+                    return Ok(());
+                }
+            } else if work.holds_a_query() {
+                self.read_early = true;
+            }
         }
         if let Some(held) = self.held.take() {
             let reason = self.reason_of_held(work);
@@ -445,7 +459,11 @@ impl Session {
         let refusal = match self.choose_primary(Reason::Own, work).await? {
             Chosen::Refused(refusal) => refusal,
             Chosen::Held(mut held, _) => {
-                let text = String::from_utf8_lossy(&begin).into_owned();
+                let mut text = String::from_utf8_lossy(&begin).into_owned();
+                if self.read_early {
+                    // The server too is to know that a query ran, and refuse SET TRANSACTION.
+                    text.push_str("\n; SELECT 1");
+                }
                 match held.ask(&text).await {
                     Ok(_) => {
                         self.block = Block::Open;

@@ -115,6 +115,8 @@ pub struct Proxy {
     pub counters: Counters,
     /// For work that outlives its session: watching a lost commit, cancelling what nobody waits for.
     pub tasks: TaskTracker,
+    /// Ends that work when nobody is served any more.
+    pub(super) stop: CancellationToken,
     pub(super) sessions: AtomicU64,
     node_names: Vec<Arc<str>>,
     logins: Mutex<HashMap<LoginKey, (Instant, Arc<Base>)>>,
@@ -158,6 +160,7 @@ impl Proxy {
             settings: parts.settings,
             counters: Counters::default(),
             tasks: parts.tasks,
+            stop: stop.clone(),
             sessions: AtomicU64::new(0),
             logins: Mutex::default(),
         });

@@ -176,6 +176,7 @@ impl Session {
             }
             (Block::None, Kind::Begin(modes)) if only && self.may_defer(*modes) => {
                 self.block = Block::Deferred(sql.clone());
+                self.read_early = false;
                 self.settings.begin();
                 let starts = sql
                     .trim_ascii_start()
@@ -210,6 +211,7 @@ impl Session {
         } else {
             Block::None
         };
+        self.read_early = false;
         if chain {
             self.settings.begin();
         }
