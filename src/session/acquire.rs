@@ -24,6 +24,9 @@ use crate::protocol::lsn::Lsn;
 use crate::protocol::sqlstate;
 use crate::sql::ident::{quote_ident, quote_literal};
 
+/// Longest look for what a statement waits for.
+const LOOK_LIMIT: std::time::Duration = std::time::Duration::from_millis(500);
+
 /// Why a unit could not be run.
 #[derive(Debug)]
 pub enum Refusal {
@@ -174,6 +177,21 @@ impl Place {
             return Err(Reason::FencePending);
         }
         Ok(held)
+    }
+
+    /// Does what runs on this replica's connection wait for a lock? Not where it cannot be told soon.
+    pub(super) async fn is_blocked(&self, proxy: &Proxy, held: &Held) -> bool {
+        let sql = format!(
+            "SELECT 1 FROM pg_catalog.pg_stat_activity a WHERE a.pid OPERATOR(pg_catalog.=) {} \
+             AND a.wait_event_type OPERATOR(pg_catalog.=) 'Lock'",
+            held.lease.process
+        );
+        let asked = async {
+            let mut other = self.lease(proxy, held.node, true).await.ok()?;
+            other.ask(&sql).await.ok()
+        };
+        let rows = tokio::time::timeout(LOOK_LIMIT, asked).await;
+        rows.is_ok_and(|rows| rows.is_some_and(|rows| !rows.is_empty()))
     }
 
     async fn lease(&self, proxy: &Proxy, node: NodeId, is_replica: bool) -> Result<Held, PoolError> {

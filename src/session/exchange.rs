@@ -6,8 +6,11 @@
 
 use std::collections::VecDeque;
 use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
+use tokio::time::timeout;
 
 use super::answers::{Sent, Verdict};
 use super::effects::Completion;
@@ -24,6 +27,9 @@ const HELD_BACK_BYTES_MAX: usize = 64 * 1024;
 const COPY_BYTES_MAX: usize = 256 * 1024;
 /// Bytes that a client may send ahead of the unit in work.
 pub(super) const AHEAD_BYTES_MAX: usize = 256 * 1024;
+
+/// A replica that says nothing for so long may wait for a lock.
+const SILENCE: Duration = Duration::from_millis(200);
 
 /// When an exchange is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -142,12 +148,15 @@ struct Progress {
     refused: Option<Box<str>>,
     copy: CopyIn,
     copying: Scanner,
+    /// How long a replica may be silent before it is looked what it waits for; it doubles.
+    silence: Option<Duration>,
 }
 
 impl Session {
     /// Runs what stands in `held.lease.output`, and forwards the answer. The server's own ReadyForQuery is not forwarded.
     pub(super) async fn exchange(&mut self, held: &mut Held, run: Run) -> Result<(Ended, Run), Broken> {
         held.lease.dirty = true;
+        let may_retry = run.may_retry;
         let mut progress = Progress {
             shown: !run.may_retry,
             run,
@@ -156,6 +165,7 @@ impl Session {
             refused: None,
             copy: CopyIn::No,
             copying: Scanner::default(),
+            silence: (held.is_replica && may_retry).then_some(SILENCE),
         };
         if let Err(lost) = self.forward_all(held, &mut progress).await {
             if !progress.shown {
@@ -188,10 +198,34 @@ impl Session {
                 _ => held.lease.output.len() < COPY_BYTES_MAX,
             };
             let client = (hear && !self.wire.gone).then_some(&mut self.wire);
-            if held.turn(client).await? == Turn::Client && self.wire.gone {
+            let turn = match progress.silence {
+                Some(silence) if !progress.shown => timeout(silence, held.turn(client)).await,
+                _ => Ok(held.turn(client).await),
+            };
+            let Ok(turn) = turn else {
+                self.look_for_a_lock(held, progress).await?;
+                continue;
+            };
+            if turn? == Turn::Client && self.wire.gone {
                 self.client_vanished(held, &progress.run);
             }
         }
+    }
+
+    /// A replica has been silent for a while: does the read wait for a lock whose release it has not replayed yet?
+    async fn look_for_a_lock(&mut self, held: &Held, progress: &mut Progress) -> Result<(), ServerLost> {
+        progress.silence = progress.silence.map(|silence| silence * 2);
+        let place = self.place.clone();
+        if !place.is_blocked(&self.proxy, held).await {
+            return Ok(());
+        }
+        let (proxy, target) = (Arc::clone(&self.proxy), held.lease.cancel_target());
+        self.proxy.tasks.spawn(async move {
+            if let Err(error) = proxy.pools.cancel(&target).await {
+                tracing::debug!(%error, "a read that waits on a replica was not cancelled");
+            }
+        });
+        Err(ServerLost::Blocked)
     }
 
     /// Writes what the client may have; its answer, while it may be run again, only when it has grown large.

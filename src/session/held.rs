@@ -77,6 +77,9 @@ pub enum ServerLost {
     /// The server closed it.
     #[error("the server closed the connection unexpectedly")]
     Closed,
+    /// It waits for a lock, on a replica: given up.
+    #[error("the statement waited for a lock on a replica")]
+    Blocked,
     /// The server sent what the protocol does not allow here.
     #[error("the server broke the protocol: {0}")]
     Protocol(String),

@@ -12,7 +12,7 @@ use super::acquire::{Refusal, bring_to};
 use super::cached::{Filling, Found};
 use super::effects::Completion;
 use super::exchange::{Broken, Capture, Ended, Run, Until};
-use super::held::{AskError, Held};
+use super::held::{AskError, Held, ServerLost};
 use super::last::{Last, Reason, ServedBy};
 use super::proxy::Counters;
 use super::run::{Block, Goodbye, Session};
@@ -178,7 +178,11 @@ impl Session {
                 let (proxy, place) = (Arc::clone(&self.proxy), self.place.clone());
                 match self.waiting(place.replica(&proxy, begun)).await? {
                     None => return Ok(Chosen::Refused(Refusal::cancelled())),
-                    Some(Ok(held)) => return Ok(self.bring(held, Reason::Route(because)).await),
+                    Some(Ok(held)) => match self.bring(held, Reason::Route(because)).await {
+                        // Lost, or unlike the primary: nothing of the client's was sent yet.
+                        Chosen::Refused(_) => Reason::Retried(None),
+                        held @ Chosen::Held(..) => return Ok(held),
+                    },
                     Some(Err(reason)) => reason,
                 }
             }
@@ -263,7 +267,9 @@ impl Session {
         };
         match ended {
             Ended::Refused(code) => {
-                return self.run_elsewhere(held, work, Some(code), filling).await;
+                return self
+                    .run_elsewhere(held, work, Reason::Retried(Some(code)), filling)
+                    .await;
             }
             Ended::Done { error } => {
                 if let Some(filling) = filling.take() {
@@ -370,7 +376,7 @@ impl Session {
         &mut self,
         mut held: Held,
         work: &Work<'_>,
-        code: Option<Box<str>>,
+        reason: Reason,
         filling: Option<Filling>,
     ) -> Result<(), Goodbye> {
         Counters::count(&self.proxy.counters.retried);
@@ -379,14 +385,14 @@ impl Session {
         self.cancel.clear().await;
         let chosen = if held.is_replica {
             drop(held);
-            self.choose_primary(Reason::Retried(code), work).await?
+            self.choose_primary(reason, work).await?
         } else {
             // The plans of this connection are out of date: none of them is used again.
             match held.ask("DEALLOCATE ALL").await {
                 Ok(_) => {
                     held.lease.prepared.clear();
                     held.unnamed = None;
-                    Chosen::Held(Box::new(held), Reason::Retried(code))
+                    Chosen::Held(Box::new(held), reason)
                 }
                 Err(error) => Chosen::Refused(error.into()),
             }
@@ -412,7 +418,11 @@ impl Session {
         self.cancel.clear().await;
         self.lose_writes(&held);
         if held.is_replica && !broken.shown && !self.wire.gone {
-            return self.run_elsewhere(held, work, None, filling).await;
+            let reason = match broken.lost {
+                ServerLost::Blocked => Reason::ReplicaBlocked,
+                _ => Reason::Retried(None),
+            };
+            return self.run_elsewhere(held, work, reason, filling).await;
         }
         let lost = broken.lost;
         tracing::warn!(node = %held.address, error = %lost, "a server connection was lost in the middle of a statement");

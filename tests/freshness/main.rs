@@ -9,6 +9,7 @@ mod client;
 mod forwarder;
 mod life_of_a_fill;
 mod life_of_a_write;
+mod refusing_replicas;
 mod setup;
 mod transactions;
 mod what_is_known;

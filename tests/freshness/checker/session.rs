@@ -93,6 +93,8 @@ pub struct Session {
     prepared: Vec<String>,
     /// What this session has seen of each counter on the primary.
     seen: Vec<i64>,
+    /// What it does, for who has to know.
+    doing: String,
 }
 
 impl Session {
@@ -103,6 +105,7 @@ impl Session {
             number,
             random: StdRng::seed_from_u64(seed.wrapping_add(number)),
             prepared: Vec::new(),
+            doing: String::new(),
         }
     }
 
@@ -129,6 +132,7 @@ impl Session {
     }
 
     async fn connect(&mut self) -> Result<Client, Failed> {
+        "its login".clone_into(&mut self.doing);
         self.prepared.clear();
         self.seen.fill(0);
         let to = &self.run.proxy[usize::try_from(self.number % 2).expect("one of two")];
@@ -139,8 +143,10 @@ impl Session {
         if self.run.outage.excuses(before) {
             self.run.report.lock().failures += 1;
         } else {
-            self.run
-                .wrong(format!("session {} failed: {failed}", self.number));
+            self.run.wrong(format!(
+                "session {} failed at {}: {failed}",
+                self.number, self.doing
+            ));
         }
     }
 
@@ -181,6 +187,7 @@ impl Session {
             .collect();
         let mut any = || suited[self.random.random_range(0..suited.len())];
         let (at, other) = (any(), any());
+        self.doing = format!("{path:?} of {}", run.counters[at].written);
         {
             let _quiet = run.writing.read().await;
             let mut writer = Writer {
@@ -201,6 +208,7 @@ impl Session {
     async fn read(&mut self, client: &mut Client, path: ReadPath, at: usize) -> Result<(), Failed> {
         let run = Arc::clone(&self.run);
         let counter = &run.counters[at];
+        self.doing = format!("{path:?} of {}", counter.read);
         let floor = counter.acknowledged();
         let mut reader = Reader {
             client,
