@@ -260,11 +260,9 @@ pub(super) async fn bring_to(
         return Ok(false);
     }
     let mut all = Cow::Borrowed(&**wanted);
-    for (name, value) in &primary.settings {
-        if held.lease.login.settings.get(name) != Some(value) {
-            let name = name.to_ascii_lowercase();
-            all.to_mut().entry(name.into()).or_insert_with(|| value.clone());
-        }
+    for (name, value) in differing(primary, &held.lease.login) {
+        let name = name.to_ascii_lowercase();
+        all.to_mut().entry(name.into()).or_insert_with(|| value.into());
     }
     let steps = difference(&held.lease.settings, &all);
     let changed = !steps.is_empty();
@@ -275,6 +273,36 @@ pub(super) async fn bring_to(
     }
     held.lease.brought_to = Some(Arc::clone(wanted));
     Ok(changed)
+}
+
+/// The defaults of the session's login that are others on this connection: of a node with other settings, or because the role's
+/// were changed between the two.
+fn differing<'a>(primary: &'a LoginFacts, here: &'a LoginFacts) -> impl Iterator<Item = (&'a str, &'a str)> {
+    let on_off = |on: bool| if on { "on" } else { "off" };
+    let defaults = |facts: &'a LoginFacts| {
+        [
+            ("search_path", &*facts.search_path),
+            (
+                "default_transaction_isolation",
+                &*facts.default_transaction_isolation,
+            ),
+            (
+                "default_transaction_read_only",
+                on_off(facts.default_transaction_read_only),
+            ),
+        ]
+    };
+    let settings = primary.settings.iter();
+    settings
+        .filter(|(name, value)| here.settings.get(*name) != Some(value))
+        .map(|(name, value)| (&**name, &**value))
+        .chain(
+            defaults(primary)
+                .into_iter()
+                .zip(defaults(here))
+                .filter(|(theirs, mine)| theirs != mine)
+                .map(|(theirs, _)| theirs),
+        )
 }
 
 fn statement(step: &Apply<'_>) -> String {

@@ -82,7 +82,7 @@ impl Session {
         for (_, writes) in &self.pending.announced {
             if !rolled_back || writes.is_unknown() {
                 let writes = self.as_committed(writes);
-                self.proxy.databases.acknowledge(&self.database, &writes);
+                self.proxy.acknowledge(&self.database, &writes);
                 self.pending.acknowledged = true;
             }
         }
@@ -94,7 +94,7 @@ impl Session {
             // An error took back what is known to be written; a procedure may have committed before it.
             if self.pending.acknowledged || writes.is_unknown() {
                 let writes = self.as_committed(&writes);
-                self.proxy.databases.acknowledge(&self.database, &writes);
+                self.proxy.acknowledge(&self.database, &writes);
             }
             self.database.land(announced);
         }
@@ -121,7 +121,7 @@ impl Session {
         self.proxy.tasks.spawn(async move {
             // Counts as committed from now on, and again when it is certain that nothing more can come.
             for (_, writes) in &announced {
-                proxy.databases.acknowledge(&database, writes);
+                proxy.acknowledge(&database, writes);
             }
             tokio::select! {
                 () = lost.gone(&proxy) => {}
@@ -129,7 +129,7 @@ impl Session {
                 () = proxy.stop.cancelled() => {}
             }
             for (announced, writes) in announced {
-                proxy.databases.acknowledge(&database, &writes);
+                proxy.acknowledge(&database, &writes);
                 database.land(announced);
             }
         });

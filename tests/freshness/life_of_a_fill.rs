@@ -207,6 +207,14 @@ async fn a_word_that_reads_the_clock_is_not_cached_however_it_is_written() {
             }
         }
     }
+    // The same but for its literal: what is known of the one is not known of the other.
+    for literal in ["2021-01-01", "today", "2022-01-01", "TOMORROW", "now"] {
+        let sql = format!("SELECT count(*) FROM days WHERE day <= '{literal}'");
+        let clock = !literal.starts_with('2');
+        client.value(&sql).await;
+        let (_, last) = client.served(&sql).await;
+        assert_eq!(last.served_by == "cache", !clock, "{sql}");
+    }
     for sql in [
         "SELECT count(*) FROM days WHERE day <= 'today'",
         "SELECT count(*) FROM days WHERE day = ANY ('{yesterday,today}')",

@@ -223,6 +223,96 @@ async fn a_name_means_what_the_search_path_of_the_moment_says() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_roles_search_path_changed_meanwhile_counts_for_new_sessions_alone() {
+    let setup = Setup::start(1).await;
+    let mut owner = setup.proxy.client().await;
+    for sql in [
+        "CREATE SCHEMA one",
+        "CREATE SCHEMA two",
+        "CREATE TABLE one.t AS SELECT 1 AS id, 1::bigint AS n",
+        "CREATE TABLE two.t AS SELECT 1 AS id, 2::bigint AS n",
+        "CREATE ROLE bob LOGIN",
+        "GRANT USAGE ON SCHEMA one, two TO bob",
+        "GRANT SELECT ON one.t, two.t TO bob",
+        "ALTER ROLE bob SET search_path = one",
+    ] {
+        owner.run(sql).await;
+    }
+    let mut before = setup.proxy.client_of("bob", "postgres").await;
+    before.until_served_by("replica", PLAIN).await;
+    assert_eq!(before.until_served_by("cache", SUM).await, "1");
+    owner.run("ALTER ROLE bob SET search_path = two").await;
+    setup.cluster.wait_caught_up().await.expect("it streams");
+    let mut after = setup.proxy.client_of("bob", "postgres").await;
+    // With the server connections of before, and with new ones.
+    for _ in 0..2 {
+        for sql in [SUM, PLAIN, SUM, PLAIN] {
+            assert_eq!(before.value(sql).await, "1", "{sql}");
+            assert_eq!(after.value(sql).await, "2", "{sql}");
+        }
+        for (session, value) in [(&mut before, "1"), (&mut after, "2")] {
+            session.until_served_by("replica", PLAIN).await;
+            assert_eq!(session.until_served_by("cache", SUM).await, value);
+            session.run("BEGIN ISOLATION LEVEL REPEATABLE READ").await;
+            assert_eq!(session.value(SUM).await, value);
+            session.run("COMMIT").await;
+        }
+        for node in [0, 1] {
+            let end = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE usename = 'bob'";
+            setup.direct_value(node, end).await;
+        }
+        setup.direct("UPDATE one.t SET n = n").await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_block_of_code_does_to_the_catalog_is_known_when_it_is_done() {
+    let setup = Setup::start(1).await;
+    setup.prepare(TABLE, PLAIN).await;
+    let (mut writer, mut reader) = (setup.proxy.client().await, setup.proxy.client().await);
+    for sql in [
+        "CREATE TABLE other AS SELECT 1 AS id, 10::bigint AS n",
+        "CREATE VIEW v AS SELECT id, n FROM t",
+        "CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN UPDATE other SET n = NEW.n; RETURN NULL; END'",
+        "CREATE PROCEDURE swap() LANGUAGE plpgsql AS 'BEGIN ALTER TABLE t RENAME TO old; ALTER TABLE other RENAME TO t; END'",
+    ] {
+        writer.run(sql).await;
+    }
+    let (view, other) = ("SELECT sum(n) FROM v", "SELECT sum(n) FROM other");
+    let mut prepared = setup.proxy.client().await;
+    prepared.put_parse("write", "UPDATE t SET n = n + 1");
+    prepared.put_sync();
+    prepared.ready().await.expect("parsed");
+    assert_eq!(reader.until_served_by("cache", view).await, "0");
+    writer
+        .run("DO 'BEGIN CREATE OR REPLACE VIEW v AS SELECT id, n FROM other; END'")
+        .await;
+    assert_eq!(reader.until_served_by("cache", view).await, "10");
+    writer.run("DISCARD ALL").await;
+    writer.run("UPDATE other SET n = 11").await;
+    assert_eq!(reader.value(view).await, "11");
+
+    reader.until_served_by("cache", other).await;
+    let trigger = "CREATE TRIGGER note AFTER UPDATE ON t FOR EACH ROW EXECUTE FUNCTION note()";
+    writer.run(&format!("DO 'BEGIN {trigger}; END'")).await;
+    assert_eq!(reader.until_served_by("cache", other).await, "11");
+    prepared.prepared("write", &[], false).await.expect("written");
+    assert_eq!(reader.value(other).await, "1");
+    assert_eq!(reader.value(SUM).await, "1");
+
+    reader.until_served_by("cache", SUM).await;
+    reader.until_served_by("replica", PLAIN).await;
+    writer.run("DISCARD ALL").await;
+    writer.run("UPDATE other SET n = 20").await;
+    writer.run("CALL swap()").await;
+    assert_eq!(reader.value(SUM).await, "20");
+    assert_eq!(reader.value(PLAIN).await, "20");
+    prepared.prepared("write", &[], false).await.expect("written");
+    assert_eq!(reader.value(SUM).await, "21");
+    assert_eq!(reader.value(PLAIN).await, "21");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_function_that_says_stable_and_writes_is_a_write_wherever_it_stands() {
     let setup = Setup::start(1).await;
     setup.prepare(TABLE, PLAIN).await;
