@@ -56,6 +56,8 @@ pub struct Database {
     verified: AtomicU64,
     /// Catalog changes that were sent and not yet acknowledged.
     changing: AtomicU64,
+    /// Writes on their way whose tables were not known for lack of a catalog.
+    nameless: AtomicU64,
     catalog: ArcSwapOption<Catalog>,
     verdicts: Verdicts,
     pub(super) reload: Notify,
@@ -83,6 +85,7 @@ impl Database {
             doubted: AtomicU64::new(0),
             verified: AtomicU64::new(0),
             changing: AtomicU64::new(0),
+            nameless: AtomicU64::new(0),
             catalog: ArcSwapOption::empty(),
             verdicts: Verdicts::new(VERDICT_BYTES_MAX),
             reload: Notify::new(),
@@ -177,7 +180,7 @@ impl Database {
             },
             era: clocks.era(),
             in_flight: clocks.in_flight(tables),
-            known_in_flight: clocks.known_in_flight(tables),
+            known_in_flight: clocks.known_in_flight(tables) || self.nameless.load(Ordering::SeqCst) > 0,
         }
     }
 
@@ -188,7 +191,7 @@ impl Database {
             return Currency::Outdated;
         }
         let tables: Vec<Oid> = note.tables().collect();
-        if clocks.known_in_flight(&tables) {
+        if clocks.known_in_flight(&tables) || self.nameless.load(Ordering::SeqCst) > 0 {
             Currency::InFlight
         } else {
             Currency::Current
@@ -211,6 +214,10 @@ impl Database {
         if catalog {
             self.changing.fetch_add(1, Ordering::SeqCst);
         }
+        let nameless = self.guards.in_flight && writes.nameless;
+        if nameless {
+            self.nameless.fetch_add(1, Ordering::SeqCst);
+        }
         let scope = if self.guards.in_flight {
             writes.scope.clone()
         } else {
@@ -219,6 +226,7 @@ impl Database {
         Announced {
             mark: self.clocks.lock().announce(scope),
             catalog,
+            nameless,
         }
     }
 
@@ -239,6 +247,9 @@ impl Database {
     pub fn land(&self, announced: Announced) {
         if announced.catalog {
             self.changing.fetch_sub(1, Ordering::SeqCst);
+        }
+        if announced.nameless {
+            self.nameless.fetch_sub(1, Ordering::SeqCst);
         }
         self.clocks.lock().land(announced.mark);
     }
@@ -312,6 +323,8 @@ pub struct Writes {
     catalog: Option<bool>,
     /// It runs code that nobody can see, which may also change the catalog.
     hides_code: bool,
+    /// It writes rows of tables that were not known, because there was no catalog.
+    nameless: bool,
 }
 
 impl Writes {
@@ -325,6 +338,7 @@ impl Writes {
             scope,
             catalog,
             hides_code: matches!(set, WriteSet::Unknown(_)),
+            nameless: false,
         })
     }
 
@@ -336,6 +350,15 @@ impl Writes {
         Self {
             hides_code: false,
             ..self
+        }
+    }
+
+    /// The same of a text that came without a catalog: while it is on its way, it counts as a known write of every table.
+    #[must_use]
+    pub fn without_names(self) -> Self {
+        Self {
+            nameless: true,
+            ..self.of_unknown_names()
         }
     }
 
@@ -354,6 +377,7 @@ impl Writes {
             scope: Scope::Everything,
             catalog: None,
             hides_code: true,
+            nameless: false,
         }
     }
 
@@ -364,6 +388,7 @@ impl Writes {
             scope: self.scope.union(other.scope),
             catalog: self.catalog.max(other.catalog),
             hides_code: self.hides_code || other.hides_code,
+            nameless: self.nameless || other.nameless,
         }
     }
 
@@ -392,6 +417,7 @@ impl Writes {
 pub struct Announced {
     mark: Mark,
     catalog: bool,
+    nameless: bool,
 }
 
 /// The facts of a text; of one that is too long or not UTF-8, that nothing is known of it.

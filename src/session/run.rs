@@ -229,6 +229,8 @@ impl Session {
             self.unit_bytes = unit.bytes();
             self.await_verified().await?;
             match unit {
+                // After an error in a batch all is dropped up to its Sync.
+                Unit::Query(_) | Unit::Function(_) if self.skipping => {}
                 Unit::Query(frame) => self.query(frame).await?,
                 Unit::Function(frame) => self.function(frame).await?,
                 Unit::Batch(frames, end) => self.batch(&frames, end).await?,

@@ -169,16 +169,12 @@ impl Lost {
 /// What a text may write.
 fn writes(verdict: &Verdict) -> Option<Writes> {
     let writes = Writes::of(&verdict.writes)?;
-    let unknown_names = matches!(
-        verdict.writes,
-        WriteSet::Unknown(Why::NoCatalog | Why::UnknownRelation)
-    );
     let mut statements = verdict.script.statements.iter();
     let plain = !statements.any(|statement| can_commit(&statement.kind) || calls_unknown(statement));
-    Some(if unknown_names && plain {
-        writes.of_unknown_names()
-    } else {
-        writes
+    Some(match verdict.writes {
+        WriteSet::Unknown(Why::NoCatalog) if plain => writes.without_names(),
+        WriteSet::Unknown(Why::UnknownRelation) if plain => writes.of_unknown_names(),
+        _ => writes,
     })
 }
 
