@@ -59,3 +59,52 @@ async fn a_commit_whose_portal_was_bound_earlier_is_a_commit() {
     writer.ready().await.expect("committed");
     assert_eq!(reader.value(SUM).await, "1");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_taken_back_leaves_the_cache_as_it_was() {
+    let setup = cached_sum().await;
+    let (mut writer, mut reader) = (setup.proxy.client().await, setup.proxy.client().await);
+    writer.run("BEGIN").await;
+    writer.run("UPDATE t SET n = 1").await;
+    writer.run("ROLLBACK").await;
+    let failed = writer
+        .query("INSERT INTO t VALUES (1, 7)")
+        .await
+        .expect_err("a duplicate");
+    assert_eq!(failed.code(), "23505");
+    writer.run("BEGIN").await;
+    writer.run("UPDATE t SET n = 2").await;
+    let failed = writer.query("SELECT 1 / 0").await.expect_err("no result");
+    assert_eq!(failed.code(), "22012");
+    let ended = writer.query("COMMIT").await.expect("the block ends");
+    assert_eq!(ended.tags, ["ROLLBACK"]);
+    let (value, last) = reader.served(SUM).await;
+    assert_eq!((value.as_str(), last.served_by.as_str()), ("0", "cache"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_committed_before_an_error_in_the_same_text_counts() {
+    let setup = cached_sum().await;
+    let (mut writer, mut reader) = (setup.proxy.client().await, setup.proxy.client().await);
+    let text = "BEGIN; UPDATE t SET n = 1; COMMIT; SELECT 1 / 0";
+    assert_eq!(writer.query(text).await.expect_err("no result").code(), "22012");
+    assert_eq!(reader.value(SUM).await, "1");
+    reader.until_served_by("cache", SUM).await;
+    // A savepoint that was rolled back does not take the commit along.
+    for sql in [
+        "BEGIN",
+        "UPDATE t SET n = 2",
+        "SAVEPOINT s",
+        "UPDATE t SET n = 3",
+        "ROLLBACK TO s",
+        "COMMIT AND CHAIN",
+    ] {
+        writer.run(sql).await;
+    }
+    assert_eq!(reader.value(SUM).await, "2");
+    reader.until_served_by("cache", SUM).await;
+    writer.run("UPDATE t SET n = 4").await;
+    assert_eq!(reader.value(SUM).await, "2");
+    writer.run("COMMIT").await;
+    assert_eq!(reader.value(SUM).await, "4");
+}

@@ -3,9 +3,13 @@
 //! Used by the checker's sessions. Invariant: a value is drawn once, is written by one statement, and counts as acknowledged from
 //! the moment its writer has heard so; whoever notes it before a read is sent may demand it of the answer.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use tokio::sync::Mutex;
+
+/// Values whose origin is kept.
+const HISTORY: usize = 6;
 
 /// How a counter is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -40,6 +44,8 @@ pub struct Counter {
     pub alone: Mutex<()>,
     drawn: AtomicI64,
     acknowledged: AtomicI64,
+    /// The latest values drawn, and what for.
+    history: parking_lot::Mutex<VecDeque<(i64, String)>>,
 }
 
 impl Counter {
@@ -52,12 +58,24 @@ impl Counter {
             alone: Mutex::default(),
             drawn: AtomicI64::new(0),
             acknowledged: AtomicI64::new(0),
+            history: parking_lot::Mutex::default(),
         }
     }
 
     /// The next value to write.
-    pub fn draw(&self) -> i64 {
-        self.drawn.fetch_add(1, Ordering::SeqCst) + 1
+    pub fn draw(&self, why: impl Into<String>) -> i64 {
+        let value = self.drawn.fetch_add(1, Ordering::SeqCst) + 1;
+        let mut history = self.history.lock();
+        if history.len() == HISTORY {
+            history.pop_front();
+        }
+        history.push_back((value, why.into()));
+        value
+    }
+
+    /// The latest values, for who has to find out what went wrong.
+    pub fn history(&self) -> String {
+        format!("{:?}", self.history.lock())
     }
 
     /// Its writer has heard that this value is committed.

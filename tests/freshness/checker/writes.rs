@@ -110,7 +110,7 @@ impl Writer<'_> {
             WritePath::TruncateInsert => Some(counter.alone.lock().await),
             _ => None,
         };
-        let value = counter.draw();
+        let value = counter.draw(format!("{path:?}"));
         match path {
             WritePath::Pipeline => return self.pipeline(counter, value, other).await,
             WritePath::ManyStatements => return self.many_statements(counter, value).await,
@@ -151,7 +151,7 @@ impl Writer<'_> {
     async fn pipeline(&mut self, counter: &Counter, value: i64, other: &Counter) -> Result<(), Failed> {
         let mut both = vec![(counter, value)];
         if other.written != counter.written {
-            both.push((other, other.draw()));
+            both.push((other, other.draw("Pipeline")));
         }
         // One order for all, or two of them would wait for each other.
         both.sort_by(|a, b| a.0.written.cmp(&b.0.written));
