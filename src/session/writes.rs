@@ -170,7 +170,7 @@ impl Lost {
 fn writes(verdict: &Verdict) -> Option<Writes> {
     let writes = Writes::of(&verdict.writes)?;
     let mut statements = verdict.script.statements.iter();
-    let plain = !statements.any(|statement| can_commit(&statement.kind) || calls_unknown(statement));
+    let plain = !statements.any(|statement| hides_its_body(&statement.kind) || calls_unknown(statement));
     Some(match verdict.writes {
         WriteSet::Unknown(Why::NoCatalog) if plain => writes.without_names(),
         WriteSet::Unknown(Why::UnknownRelation) if plain => writes.of_unknown_names(),
@@ -182,13 +182,14 @@ fn writes(verdict: &Verdict) -> Option<Writes> {
 fn can_commit(kind: &Kind) -> bool {
     matches!(
         kind,
-        Kind::Commit { .. }
-            | Kind::Rollback { .. }
-            | Kind::PrepareTransaction
-            | Kind::CommitPrepared
-            | Kind::Call
-            | Kind::Do
-            | Kind::Execute(_)
-            | Kind::Other(_)
+        Kind::Commit { .. } | Kind::Rollback { .. } | Kind::PrepareTransaction
+    ) || hides_its_body(kind)
+}
+
+/// Does it do what its text does not show?
+fn hides_its_body(kind: &Kind) -> bool {
+    matches!(
+        kind,
+        Kind::CommitPrepared | Kind::Call | Kind::Do | Kind::Execute(_) | Kind::Other(_)
     )
 }
