@@ -6,8 +6,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -45,7 +46,7 @@ pub struct Database {
     pub name: Arc<str>,
     clocks: Mutex<Clocks>,
     ticks: Arc<Ticks>,
-    allowed: Arc<Allowed>,
+    allowed: ArcSwap<Allowed>,
     /// The generation that a catalog must have to be used.
     generation: AtomicU64,
     /// The latest event after which the catalog may have changed ...
@@ -60,6 +61,7 @@ pub struct Database {
     /// A load has ended, well or not.
     loaded: Notify,
     problem: Mutex<Option<String>>,
+    checked_at: Mutex<Option<Instant>>,
 }
 
 impl Database {
@@ -69,7 +71,7 @@ impl Database {
             name,
             clocks: Mutex::new(Clocks::new(era, now)),
             ticks,
-            allowed,
+            allowed: ArcSwap::new(allowed),
             generation: AtomicU64::new(1),
             doubted: AtomicU64::new(0),
             verified: AtomicU64::new(0),
@@ -79,6 +81,7 @@ impl Database {
             reload: Notify::new(),
             loaded: Notify::new(),
             problem: Mutex::new(None),
+            checked_at: Mutex::new(None),
         }
     }
 
@@ -99,7 +102,7 @@ impl Database {
         let path = crate::catalog::Path {
             schemas: subject.path.split('\0').map(Into::into).collect(),
         };
-        let verdict = Arc::new(catalog.judge(script, &path, &self.allowed));
+        let verdict = Arc::new(catalog.judge(script, &path, &self.allowed.load()));
         self.verdicts.insert(subject.clone(), Arc::clone(&verdict));
         verdict
     }
@@ -134,6 +137,11 @@ impl Database {
     /// Why there is no catalog, where loading it failed.
     pub fn problem(&self) -> Option<String> {
         self.problem.lock().clone()
+    }
+
+    /// When the catalog was last read, or found unchanged; `None`: never.
+    pub fn checked_at(&self) -> Option<Instant> {
+        *self.checked_at.lock()
     }
 
     /// Notes all that a read of these tables must know, before it is sent.
@@ -214,6 +222,12 @@ impl Database {
         self.reload.notify_one();
     }
 
+    /// Other functions are declared safe: verdicts under the present generation are void, those of the next one know them.
+    pub(super) fn allow(&self, allowed: Arc<Allowed>) {
+        self.allowed.store(allowed);
+        self.change_catalog();
+    }
+
     pub(super) fn begin_era(&self, era: u64) {
         let now = self.ticks.raise();
         self.clocks.lock().begin_era(era, now);
@@ -231,6 +245,7 @@ impl Database {
     /// A load or a fingerprint that began when `doubts` was read has shown the catalog to hold.
     pub(super) fn verify(&self, doubts: u64) {
         self.verified.fetch_max(doubts, Ordering::SeqCst);
+        *self.checked_at.lock() = Some(Instant::now());
     }
 
     pub(super) fn install(&self, catalog: Catalog) {
@@ -240,7 +255,7 @@ impl Database {
     }
 
     /// The catalog as it was last read, whether it still holds or not.
-    pub(super) fn latest_catalog(&self) -> Option<Arc<Catalog>> {
+    pub fn latest_catalog(&self) -> Option<Arc<Catalog>> {
         self.catalog.load_full()
     }
 
