@@ -217,6 +217,8 @@ impl Session {
             self.unit_bytes = unit.bytes();
             self.presence.begin_unit();
             match unit {
+                // After an error in a batch all is dropped up to its Sync.
+                Unit::Query(_) | Unit::Function(_) if self.skipping => {}
                 Unit::Query(frame) => self.query(frame).await?,
                 Unit::Function(frame) => self.function(frame).await?,
                 Unit::Batch(frames, end) => self.batch(&frames, end).await?,
