@@ -2,7 +2,10 @@
 //!
 //! Run against one primary; what is cached must never outlive a commit that was acknowledged.
 
-use crate::setup::Setup;
+use pgladder::demo::cluster::SUPERUSER;
+
+use crate::client::Client;
+use crate::setup::{Setup, eventually};
 
 const SUM: &str = "SELECT sum(n) FROM t";
 const TABLE: &[&str] = &[
@@ -107,4 +110,30 @@ async fn what_was_committed_before_an_error_in_the_same_text_counts() {
     assert_eq!(reader.value(SUM).await, "2");
     writer.run("COMMIT").await;
     assert_eq!(reader.value(SUM).await, "4");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_seen_a_commit_on_the_primary_is_not_shown_less_before_it_is_acknowledged() {
+    let setup = cached_sum().await;
+    // Over a Unix socket, whose buffers are small: what the writer does not read stays with the proxy, and keeps it from hearing
+    // that the server has committed.
+    let writer = Client::connect(&setup.proxy.unix, SUPERUSER, "postgres").await;
+    let mut writer = writer.expect("a login");
+    let (mut reader, mut other) = (setup.proxy.client().await, setup.proxy.client().await);
+    let on_primary = "/* pgladder: route=primary */ SELECT n FROM t WHERE id = 1";
+    for n in 1..=3 {
+        other.until_served_by("cache", SUM).await;
+        writer.put_query(&format!("UPDATE t SET n = {n} RETURNING repeat('x', 1000000)"));
+        writer.send().await.expect("sent");
+        eventually("it is seen", async || {
+            let seen = reader.value(on_primary).await;
+            if seen == n.to_string() { Ok(()) } else { Err(seen) }
+        })
+        .await;
+        for _ in 0..20 {
+            assert_eq!(reader.value(SUM).await, n.to_string());
+        }
+        writer.ready().await.expect("an answer");
+        assert_eq!(other.value(SUM).await, n.to_string());
+    }
 }

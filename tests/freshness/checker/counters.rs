@@ -5,8 +5,29 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Instant;
 
 use tokio::sync::Mutex;
+
+/// A value, and when it was drawn and acknowledged.
+#[derive(Debug)]
+struct Drawn {
+    value: i64,
+    why: String,
+    at: Instant,
+    acknowledged: Option<Instant>,
+}
+
+impl Drawn {
+    fn tell(&self) -> String {
+        let acknowledged = match self.acknowledged {
+            Some(at) => format!("acknowledged {:?} ago", at.elapsed()),
+            None => "not acknowledged".to_owned(),
+        };
+        let Self { value, why, at, .. } = self;
+        format!("{value} by {why}, drawn {:?} ago, {acknowledged}", at.elapsed())
+    }
+}
 
 /// Values whose origin is kept.
 const HISTORY: usize = 6;
@@ -45,7 +66,7 @@ pub struct Counter {
     drawn: AtomicI64,
     acknowledged: AtomicI64,
     /// The latest values drawn, and what for.
-    history: parking_lot::Mutex<VecDeque<(i64, String)>>,
+    history: parking_lot::Mutex<VecDeque<Drawn>>,
 }
 
 impl Counter {
@@ -69,18 +90,28 @@ impl Counter {
         if history.len() == HISTORY {
             history.pop_front();
         }
-        history.push_back((value, why.into()));
+        history.push_back(Drawn {
+            value,
+            why: why.into(),
+            at: Instant::now(),
+            acknowledged: None,
+        });
         value
     }
 
     /// The latest values, for who has to find out what went wrong.
     pub fn history(&self) -> String {
-        format!("{:?}", self.history.lock())
+        let told: Vec<String> = self.history.lock().iter().map(Drawn::tell).collect();
+        told.join(", ")
     }
 
     /// Its writer has heard that this value is committed.
     pub fn acknowledge(&self, value: i64) {
         self.acknowledged.fetch_max(value, Ordering::SeqCst);
+        let mut history = self.history.lock();
+        if let Some(drawn) = history.iter_mut().find(|drawn| drawn.value == value) {
+            drawn.acknowledged = Some(Instant::now());
+        }
     }
 
     /// What a read that is sent from now on must show at least.

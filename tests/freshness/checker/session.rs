@@ -247,7 +247,11 @@ impl Session {
         if served == "primary" {
             *report.reasons.entry(found.last.reason.clone()).or_default() += 1;
             if found.value > self.seen[at].0 {
-                let how = format!("{path:?}, after {} operations", self.run.progress.done());
+                let how = format!(
+                    "{path:?}, after {} operations, {}",
+                    self.run.progress.done(),
+                    found.last.reason
+                );
                 self.seen[at] = (found.value, how);
             }
         }
