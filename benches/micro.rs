@@ -191,7 +191,7 @@ fn cache(c: &mut Criterion) {
     });
     let missing = Key::of(&request(&identity, POINT));
     group.bench_function("Store::find, miss", |b| {
-        b.iter(|| store.find(black_box(&missing)))
+        b.iter(|| store.find(black_box(&missing)));
     });
     group.finish();
 }
@@ -288,7 +288,7 @@ fn verdicts(c: &mut Criterion) {
         let sql = Bytes::from_static(sql.as_bytes());
         assert!(shop.verdict(&path, &sql), "a replica may serve {name}");
         group.bench_function(name, |b| {
-            b.iter(|| shop.verdict(black_box(&path), black_box(&sql)))
+            b.iter(|| shop.verdict(black_box(&path), black_box(&sql)));
         });
     }
     let mut number = 0_u64;
