@@ -5,8 +5,9 @@
 
 CARGO ?= cargo
 ARGS ?=
+SECONDS ?= 60
 
-.PHONY: help demo test bench lint
+.PHONY: help demo test bench lint fuzz
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile
@@ -31,6 +32,12 @@ bench: ## Speed beside PgBouncer and Pgpool-II on one cluster, as tables (ARGS=-
 	@$(POSTGRES); set -e; \
 	$(CARGO) build --release --locked; \
 	exec $(CARGO) bench --locked --profile dev --bench macro -- $(ARGS)
+
+fuzz: ## Drive the fuzz targets under libFuzzer, SECONDS each (needs a nightly toolchain and cargo-fuzz)
+	@cargo fuzz --version >/dev/null 2>&1 || { echo "NOT RUN: fuzz: cargo install cargo-fuzz, and rustup toolchain install nightly"; exit 3; }
+	@for target in frames startup classifier; do \
+	  cargo +nightly fuzz run $$target fuzz/corpus/$$target -- -max_total_time=$(SECONDS) -max_len=4096 || exit $$?; \
+	done
 
 lint: ## Format check and clippy only
 	$(CARGO) fmt --check

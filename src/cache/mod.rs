@@ -8,4 +8,5 @@ pub mod doorkeeper;
 pub mod entry;
 pub mod flight;
 pub mod key;
+pub mod rules;
 pub mod store;

@@ -8,6 +8,7 @@ use super::{
     node_id::NodeId,
     view::{ClusterView, NodeView},
 };
+use std::cmp::Ordering as Order;
 use std::sync::{
     Arc,
     atomic::{AtomicUsize, Ordering},
@@ -15,36 +16,50 @@ use std::sync::{
 
 /// Chooses among the usable nodes that `ok` admits; `turn` is a number that grows with every call.
 pub fn choose(view: &ClusterView, turn: usize, ok: impl Fn(&NodeView) -> bool) -> Option<NodeId> {
-    let mut tied: Vec<&NodeView> = Vec::with_capacity(view.nodes.len());
-    let mut least = (0u128, 1u128);
-    for node in &view.nodes {
-        if !node.usable || node.weight == 0 || !ok(node) {
-            continue;
+    let may = |node: &&NodeView| node.usable && node.weight > 0 && ok(node);
+    let load = |node: &NodeView| Load {
+        requests: node.outstanding.load(Ordering::Relaxed) as u128,
+        weight: u128::from(node.weight),
+    };
+    let mut least: Option<Load> = None;
+    let mut total = 0;
+    for node in view.nodes.iter().filter(may) {
+        let load = load(node);
+        match least.map_or(Order::Less, |least| load.cmp(&least)) {
+            Order::Less => (least, total) = (Some(load), u64::from(node.weight)),
+            Order::Equal => total += u64::from(node.weight),
+            Order::Greater => {}
         }
-        let load = (
-            node.outstanding.load(Ordering::Relaxed) as u128,
-            u128::from(node.weight),
-        );
-        // Cross-multiplied: a/b < c/d without rounding.
-        let (mine, best) = (load.0 * least.1, least.0 * load.1);
-        if tied.is_empty() || mine < best {
-            tied.clear();
-            least = load;
-        } else if mine > best {
-            continue;
-        }
-        tied.push(node);
     }
-    let total: u64 = tied.iter().map(|node| u64::from(node.weight)).sum();
+    let least = least?;
     let mut place = (turn as u64).checked_rem(total)?;
-    for node in tied {
+    // The counts move meanwhile: what no longer ties is passed over, and the first that may serve stands in for it.
+    let mut first = None;
+    for node in view.nodes.iter().filter(may) {
+        first = first.or(Some(node.id));
+        if load(node).cmp(&least) == Order::Greater {
+            continue;
+        }
         let weight = u64::from(node.weight);
         if place < weight {
             return Some(node.id);
         }
         place -= weight;
     }
-    None
+    first
+}
+
+/// Requests per weight, compared without rounding.
+#[derive(Clone, Copy)]
+struct Load {
+    requests: u128,
+    weight: u128,
+}
+
+impl Load {
+    fn cmp(&self, other: &Self) -> Order {
+        (self.requests * other.weight).cmp(&(other.requests * self.weight))
+    }
 }
 
 /// One request that runs on a node; dropping it takes it off the node's count.

@@ -42,6 +42,18 @@ pub struct CancelTarget {
 /// Values by the setting's name in lower case.
 pub type AppliedSettings = BTreeMap<Box<str>, Box<str>>;
 
+/// Whose numbers `currval` and `lastval` would tell on a connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Drawn {
+    /// Nobody has drawn from a sequence here.
+    #[default]
+    ByNobody,
+    /// This session alone may have.
+    By(u64),
+    /// More than one may have.
+    BySeveral,
+}
+
 /// A logged-in connection.
 #[derive(Debug)]
 pub struct ServerConnection {
@@ -78,6 +90,8 @@ pub struct ServerConnection {
     /// The settings that it was brought to as a whole, while nothing has changed them since: the next session that wants the very
     /// same ones has nothing to compare.
     pub brought_to: Option<Arc<AppliedSettings>>,
+    /// Who may have drawn from sequences here.
+    pub drawn: Drawn,
     /// The session that ran something here whose trace cannot be told: anybody else resets the connection in full first.
     pub tainted_by: Option<u64>,
     pub(crate) generation: u64,

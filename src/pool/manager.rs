@@ -12,7 +12,7 @@ use bytes::BytesMut;
 
 use crate::pool::address::Address;
 use crate::pool::connect;
-use crate::pool::connection::{AppliedSettings, PoolKey, ServerConnection};
+use crate::pool::connection::{AppliedSettings, Drawn, PoolKey, ServerConnection};
 use crate::pool::credentials::Credentials;
 use crate::pool::demand::Demand;
 use crate::pool::error::ConnectError;
@@ -127,6 +127,7 @@ impl Connector {
             settings: AppliedSettings::new(),
             tainted_by: None,
             brought_to: None,
+            drawn: Drawn::default(),
             generation,
             _slot: slot,
         }))

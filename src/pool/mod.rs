@@ -25,7 +25,7 @@ pub mod tls;
 mod verifier;
 
 pub use address::Address;
-pub use connection::{AppliedSettings, CancelTarget, PoolKey, ServerConnection};
+pub use connection::{AppliedSettings, CancelTarget, Drawn, PoolKey, ServerConnection};
 pub use credentials::{Credentials, FirstOf, Secret};
 pub use error::{CancelError, ConnectError, PoolError, Refusal};
 pub use facts::LoginFacts;

@@ -8,9 +8,11 @@ use std::collections::HashMap;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bb8::{PooledConnection, QueueStrategy, RunError};
+use foldhash::fast::RandomState;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
@@ -111,7 +113,7 @@ struct Node {
 pub struct Pools {
     shared: Arc<Shared>,
     nodes: HashMap<NodeId, Node>,
-    by_key: Mutex<HashMap<PoolKey, Arc<Pool>>>,
+    by_key: Mutex<HashMap<PoolKey, Arc<Pool>, RandomState>>,
 }
 
 impl std::fmt::Debug for Pools {
@@ -148,17 +150,40 @@ impl Pools {
                 samples,
                 connection_ids: AtomicU64::new(1),
             }),
-            by_key: Mutex::new(HashMap::new()),
+            by_key: Mutex::default(),
         })
     }
 
     /// A connection for exclusive use, by `deadline` at the latest. Runs on a tokio runtime.
     pub async fn lease(&self, key: &PoolKey, deadline: Instant) -> Result<Lease, PoolError> {
-        let pool = self.pool(key)?;
-        let gate = pool.enter(self.shared.settings.queue_max, deadline).await?;
-        let seat = pool.seat(deadline).await?;
+        if let Some(lease) = self.lease_now(key) {
+            return Ok(lease);
+        }
+        // Waiting and connecting need far more room than a lease that is there; who needs neither pays for neither.
+        Box::pin(async {
+            let pool = self.pool(key)?;
+            let gate = pool.enter(self.shared.settings.queue_max, deadline).await?;
+            let seat = pool.seat(deadline).await?;
+            pool.leases.fetch_add(1, Ordering::Relaxed);
+            Ok(Lease { seat, _gate: gate })
+        })
+        .await
+    }
+
+    /// A connection for exclusive use, if an idle one is at hand and nobody waits for it.
+    pub fn lease_now(&self, key: &PoolKey) -> Option<Lease> {
+        let pool = self.pool(key).ok()?;
+        let gate = Arc::clone(&pool.gate).try_acquire_owned().ok()?;
+        if pool.shelf.idle(key) == 0 {
+            return None;
+        }
+        // Asked once, without waiting: bb8 hands an idle connection out at the first poll.
+        let get = pin!(pool.inner.get_owned());
+        let Poll::Ready(Ok(seat)) = get.poll(&mut Context::from_waker(Waker::noop())) else {
+            return None;
+        };
         pool.leases.fetch_add(1, Ordering::Relaxed);
-        Ok(Lease { seat, _gate: gate })
+        Some(Lease { seat, _gate: gate })
     }
 
     /// Closes a node's idle connections now and its lent ones when they come back: after a failover none is used again.

@@ -21,6 +21,8 @@ pub const READ_ONLY_TRANSACTION: &str = "25006";
 pub const NO_ACTIVE_TRANSACTION: &str = "25P01";
 /// `in_failed_sql_transaction`.
 pub const FAILED_TRANSACTION: &str = "25P02";
+/// `idle_in_transaction_session_timeout`.
+pub const IDLE_IN_TRANSACTION_TIMEOUT: &str = "25P03";
 /// `invalid_sql_statement_name`.
 pub const INVALID_STATEMENT_NAME: &str = "26000";
 /// `invalid_authorization_specification`.

@@ -13,11 +13,12 @@ use tokio::time::Instant;
 use super::held::{AskError, Held, ServerLost};
 use super::last::Reason;
 use super::proxy::Proxy;
+use super::sequences::LOOKS_MAX;
 use super::settings::{Apply, Values, difference};
 use crate::cluster::{ClusterView, NodeId, Role};
 use crate::freshness::database::Begun;
 use crate::freshness::fence::Fence;
-use crate::pool::{LoginFacts, PoolError, PoolKey};
+use crate::pool::{Drawn, LoginFacts, PoolError, PoolKey};
 use crate::protocol::error::{Report, Severity};
 use crate::protocol::lsn::Lsn;
 use crate::protocol::sqlstate;
@@ -119,6 +120,25 @@ impl Place {
         Ok(self.lease(proxy, primary, false).await?)
     }
 
+    /// A connection to the primary on which `wanted` holds, where an idle one is; else any.
+    pub async fn primary_where(
+        &self,
+        proxy: &Proxy,
+        wanted: impl Fn(&Held) -> bool,
+    ) -> Result<Held, Refusal> {
+        let mut found = self.primary(proxy).await?;
+        // Those that were looked at are kept until the end, so that none is looked at twice.
+        let mut looked_at = Vec::new();
+        while !wanted(&found) && looked_at.len() < LOOKS_MAX {
+            let now = Instant::now();
+            let Ok(next) = self.lease_by(proxy, found.node, false, now).await else {
+                break;
+            };
+            looked_at.push(std::mem::replace(&mut found, next));
+        }
+        Ok(found)
+    }
+
     /// A connection to a replica that may serve the read; else why there is none, and the primary has to.
     pub async fn replica(&self, proxy: &Proxy, begun: &Begun) -> Result<Held, Reason> {
         let view = proxy.cluster.view();
@@ -157,12 +177,22 @@ impl Place {
     }
 
     async fn lease(&self, proxy: &Proxy, node: NodeId, is_replica: bool) -> Result<Held, PoolError> {
+        let deadline = Instant::now() + proxy.settings.lease_wait;
+        self.lease_by(proxy, node, is_replica, deadline).await
+    }
+
+    async fn lease_by(
+        &self,
+        proxy: &Proxy,
+        node: NodeId,
+        is_replica: bool,
+        deadline: Instant,
+    ) -> Result<Held, PoolError> {
         let key = PoolKey {
             node,
             database: Arc::clone(&self.database),
             user: Arc::clone(&self.user),
         };
-        let deadline = Instant::now() + proxy.settings.lease_wait;
         let outstanding = proxy.cluster.track(node);
         let lease = proxy.pools.lease(&key, deadline).await?;
         let address = proxy.node_name(node);
@@ -204,6 +234,7 @@ pub(super) async fn bring_to(
         connection.settings.clear();
         connection.prepared.clear();
         connection.tainted_by = None;
+        connection.drawn = Drawn::ByNobody;
         connection.brought_to = None;
     }
     let brought = held.lease.brought_to.as_ref();

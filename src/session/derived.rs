@@ -5,6 +5,7 @@
 //! uses no cache. Pure.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -47,6 +48,8 @@ pub struct Derived {
     pub odd_strings: bool,
     /// Texts arrive in UTF-8.
     pub utf8: bool,
+    /// `idle_in_transaction_session_timeout`, where the session has set one: kept by the proxy while no server has the block.
+    pub idle_in_block_max: Option<Duration>,
 }
 
 impl Derived {
@@ -83,6 +86,9 @@ impl Derived {
             read_committed: matches!(isolation, "read committed" | "read uncommitted"),
             odd_strings: value("standard_conforming_strings") == "off",
             utf8: matches!(value("client_encoding"), "UTF8" | "SQL_ASCII"),
+            idle_in_block_max: settings
+                .in_force("idle_in_transaction_session_timeout")
+                .and_then(duration),
         }
     }
 
@@ -90,6 +96,22 @@ impl Derived {
     pub fn reads_as_written(&self, sql: &[u8]) -> bool {
         (self.utf8 || sql.is_ascii()) && (!self.odd_strings || !sql.contains(&b'\\'))
     }
+}
+
+/// A duration as PostgreSQL shows it: a whole number and its unit; `None` for 0, which is none.
+fn duration(shown: &str) -> Option<Duration> {
+    let digits = shown.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = shown.split_at(digits);
+    let milliseconds: u64 = match unit {
+        "" | "ms" => 1,
+        "s" => 1_000,
+        "min" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return None,
+    };
+    let number: u64 = number.parse().ok().filter(|number| *number > 0)?;
+    number.checked_mul(milliseconds).map(Duration::from_millis)
 }
 
 fn is_known(name: &str) -> bool {
@@ -158,6 +180,16 @@ mod tests {
         assert_eq!(&*derived(&[]).path, "ann\0public");
         assert_eq!(&*derived(&[("role", "bob")]).path, "bob\0public");
         assert_eq!(&*derived(&[("role", "none")]).path, "ann\0public");
+    }
+
+    #[test]
+    fn a_timeout_is_read_as_the_server_shows_it() {
+        assert_eq!(duration("0"), None);
+        assert_eq!(duration("250ms"), Some(Duration::from_millis(250)));
+        assert_eq!(duration("5min"), Some(Duration::from_secs(300)));
+        assert_eq!(duration("5 parsecs"), None);
+        let session = derived(&[("idle_in_transaction_session_timeout", "2s")]);
+        assert_eq!(session.idle_in_block_max, Some(Duration::from_secs(2)));
     }
 
     #[test]

@@ -179,6 +179,9 @@ impl Session {
                 return Ok(());
             }
             self.feed_copy(held, progress)?;
+            if self.wire.gone && progress.copy == CopyIn::Data {
+                return Err(protocol("the client vanished while it sent data"));
+            }
             self.show(progress).await;
             let hear = match progress.copy {
                 CopyIn::No => self.wire.input.len() < AHEAD_BYTES_MAX + self.unit_bytes,
@@ -187,9 +190,6 @@ impl Session {
             let client = (hear && !self.wire.gone).then_some(&mut self.wire);
             if held.turn(client).await? == Turn::Client && self.wire.gone {
                 self.client_vanished(held, &progress.run);
-                if progress.copy == CopyIn::Data {
-                    return Err(protocol("the client vanished while it sent data"));
-                }
             }
         }
     }

@@ -21,6 +21,7 @@ pub mod perform;
 pub mod proxy;
 mod query;
 pub mod run;
+mod sequences;
 pub mod settings;
 pub mod statements;
 pub mod stream;

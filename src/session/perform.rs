@@ -16,6 +16,7 @@ use super::held::{AskError, Held};
 use super::last::{Last, Reason, ServedBy};
 use super::proxy::Counters;
 use super::run::{Block, Goodbye, Session};
+use super::sequences;
 use super::statements::ClientStatement;
 use crate::cache::key::Key;
 use crate::catalog::verdict::{Oid, ReadSet, Verdict, Why};
@@ -93,7 +94,8 @@ enum Chosen {
 impl Session {
     /// Has the unit answered, ReadyForQuery included.
     pub(super) async fn perform(&mut self, work: &Work<'_>) -> Result<(), Goodbye> {
-        if matches!(self.block, Block::Deferred(_)) && !work.is_early_read() && !self.open_block().await? {
+        if matches!(self.block, Block::Deferred(_)) && !work.is_early_read() && !self.open_block(work).await?
+        {
             return Ok(());
         }
         if let Some(held) = self.held.take() {
@@ -167,12 +169,18 @@ impl Session {
                 }
             }
         };
-        self.choose_primary(reason).await
+        self.choose_primary(reason, work).await
     }
 
-    async fn choose_primary(&mut self, reason: Reason) -> Result<Chosen, Goodbye> {
+    async fn choose_primary(&mut self, reason: Reason, work: &Work<'_>) -> Result<Chosen, Goodbye> {
         let (proxy, place) = (Arc::clone(&self.proxy), self.place.clone());
-        Ok(match self.waiting(place.primary(&proxy)).await? {
+        let leased = if self.drew.is_some() && sequences::asks(&work.verdicts) {
+            let drew_on = self.drew_on();
+            self.waiting(place.primary_where(&proxy, drew_on)).await?
+        } else {
+            self.waiting(place.primary(&proxy)).await?
+        };
+        Ok(match leased {
             None => Chosen::Refused(Refusal::cancelled()),
             Some(Err(refusal)) => Chosen::Refused(refusal),
             Some(Ok(held)) => self.bring(held, reason).await,
@@ -225,6 +233,11 @@ impl Session {
             Counters::count(&self.proxy.counters.primary_units);
             self.saw_primary = true;
         }
+        if let Err(error) = self.forget_others_numbers(&mut held, work).await {
+            self.refuse_unit(work, &error.into());
+            return Ok(());
+        }
+        self.note_drawing(&mut held, work);
         self.announce(&work.verdicts, in_block);
         self.cancel.aim(held.lease.cancel_target());
         let asked_at = Instant::now();
@@ -352,7 +365,7 @@ impl Session {
         self.cancel.clear().await;
         let chosen = if held.is_replica {
             drop(held);
-            self.choose_primary(Reason::Retried(code)).await?
+            self.choose_primary(Reason::Retried(code), work).await?
         } else {
             // The plans of this connection are out of date: none of them is used again.
             match held.ask("DEALLOCATE ALL").await {
@@ -425,11 +438,11 @@ impl Session {
     }
 
     /// Opens the deferred block on the primary; false when the unit was answered with an error instead.
-    async fn open_block(&mut self) -> Result<bool, Goodbye> {
+    async fn open_block(&mut self, work: &Work<'_>) -> Result<bool, Goodbye> {
         let Block::Deferred(begin) = self.block.clone() else {
             return Ok(true);
         };
-        let refusal = match self.choose_primary(Reason::Own).await? {
+        let refusal = match self.choose_primary(Reason::Own, work).await? {
             Chosen::Refused(refusal) => refusal,
             Chosen::Held(mut held, _) => {
                 let text = String::from_utf8_lossy(&begin).into_owned();

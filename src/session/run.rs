@@ -82,6 +82,8 @@ pub struct Session {
     pub(super) pin: Option<Pin>,
     pub(super) last: Last,
     pub(super) pending: Pending,
+    /// The connection on which it may have drawn from a sequence last.
+    pub(super) drew: Option<u64>,
     /// It has read from the primary, and may have seen what is not acknowledged yet.
     pub(super) saw_primary: bool,
     /// An error came in a batch without a Sync: all up to that is dropped.
@@ -145,6 +147,7 @@ impl Session {
             pin: None,
             last: Last::own(proxy.settings.level),
             pending: Pending::default(),
+            drew: None,
             saw_primary: false,
             skipping: false,
             failed_before: false,
@@ -175,7 +178,8 @@ impl Session {
 
     async fn serve(&mut self, stop: &CancellationToken) {
         let ended = loop {
-            if let Err(goodbye) = self.serve_input().await {
+            // Answering takes several times the room that waiting does, and most clients wait most of the time.
+            if let Err(goodbye) = Box::pin(self.serve_input()).await {
                 break goodbye;
             }
             self.wire.flush().await;
@@ -231,9 +235,15 @@ impl Session {
                 Err(lost) => Err(self.fatal(sqlstate::ADMIN_SHUTDOWN, lost.to_string())),
             };
         }
+        let in_block = self.block != Block::None;
+        let idle_max = self.derived.idle_in_block_max.filter(|_| in_block);
         tokio::select! {
             () = async { self.wire.readable().await; self.wire.read().await } => Ok(()),
             () = stop.cancelled() => Err(self.farewell()),
+            () = tokio::time::sleep(idle_max.unwrap_or_default()), if idle_max.is_some() => Err(self.fatal(
+                sqlstate::IDLE_IN_TRANSACTION_TIMEOUT,
+                "terminating connection due to idle-in-transaction timeout",
+            )),
         }
     }
 

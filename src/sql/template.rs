@@ -17,6 +17,9 @@ pub fn template(sql: &[u8]) -> Option<Vec<u8>> {
     if !FIRST_WORDS.iter().any(|word| begins_with(sql, word)) {
         return None;
     }
+    if !has_literal(sql) {
+        return None;
+    }
     let mut out = Vec::with_capacity(sql.len());
     let mut at = 0;
     let mut taken = false;
@@ -53,6 +56,20 @@ pub fn template(sql: &[u8]) -> Option<Vec<u8>> {
         at = end;
     }
     taken.then_some(out)
+}
+
+/// Is there anything that may be a plain literal? A prepared statement mostly has none.
+fn has_literal(sql: &[u8]) -> bool {
+    let mut before = b' ';
+    for &byte in sql {
+        let begins_number =
+            byte.is_ascii_digit() && !before.is_ascii_digit() && !is_word(before) && before != b'$';
+        if byte == b'\'' || begins_number {
+            return true;
+        }
+        before = byte;
+    }
+    false
 }
 
 fn begins_with(sql: &[u8], word: &str) -> bool {
