@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 
 use super::clocks::{Clocks, Mark, Note, Scope};
 use super::fence::Fence;
+use super::guards::Guards;
 use crate::catalog::verdict::{Oid, Verdict, WriteSet};
 use crate::catalog::{Allowed, Catalog, Subject, Verdicts, judge_without_catalog};
 use crate::cluster::Ticks;
@@ -46,6 +47,7 @@ pub struct Database {
     clocks: Mutex<Clocks>,
     ticks: Arc<Ticks>,
     allowed: Arc<Allowed>,
+    guards: Guards,
     /// The generation that a catalog must have to be used.
     generation: AtomicU64,
     /// The latest event after which the catalog may have changed ...
@@ -54,26 +56,36 @@ pub struct Database {
     verified: AtomicU64,
     /// Catalog changes that were sent and not yet acknowledged.
     changing: AtomicU64,
+    /// Writes on their way whose tables were not known for lack of a catalog.
+    nameless: AtomicU64,
     catalog: ArcSwapOption<Catalog>,
     verdicts: Verdicts,
     pub(super) reload: Notify,
-    /// A load has ended, well or not.
+    /// A load or a comparison has ended, well or not.
     loaded: Notify,
     problem: Mutex<Option<String>>,
 }
 
 impl Database {
-    pub(super) fn new(name: Arc<str>, era: u64, ticks: Arc<Ticks>, allowed: Arc<Allowed>) -> Self {
+    pub(super) fn new(
+        name: Arc<str>,
+        era: u64,
+        ticks: Arc<Ticks>,
+        allowed: Arc<Allowed>,
+        guards: Guards,
+    ) -> Self {
         let now = ticks.raise();
         Self {
             name,
             clocks: Mutex::new(Clocks::new(era, now)),
             ticks,
             allowed,
+            guards,
             generation: AtomicU64::new(1),
             doubted: AtomicU64::new(0),
             verified: AtomicU64::new(0),
             changing: AtomicU64::new(0),
+            nameless: AtomicU64::new(0),
             catalog: ArcSwapOption::empty(),
             verdicts: Verdicts::new(VERDICT_BYTES_MAX),
             reload: Notify::new(),
@@ -82,11 +94,11 @@ impl Database {
         }
     }
 
-    /// The verdict on a text under a search path, as of now. It is kept under the subject, which is the text itself, or what
-    /// it shares with others of the same facts.
-    pub fn verdict(&self, subject: &Subject, sql: &[u8]) -> Arc<Verdict> {
+    /// The verdict on a text under a search path, for who came when `as_of` was the latest doubt. It is kept under the subject,
+    /// which is the text itself, or what it shares with others of the same facts.
+    pub fn verdict(&self, subject: &Subject, sql: &[u8], as_of: u64) -> Arc<Verdict> {
         let known = self.verdicts.find(subject);
-        let catalog = self.catalog();
+        let catalog = self.catalog(as_of);
         if let (Some(verdict), Some(catalog)) = (&known, &catalog)
             && verdict.generation == catalog.generation
         {
@@ -109,13 +121,33 @@ impl Database {
         Arc::new(judge_without_catalog(unread()))
     }
 
-    /// The catalog, while it is known to hold.
-    pub fn catalog(&self) -> Option<Arc<Catalog>> {
-        let doubted = self.doubted.load(Ordering::SeqCst);
+    /// The catalog, if it is known to have held when `as_of` was the latest doubt, or later. Whoever came then needs to know of
+    /// nothing that was acknowledged since.
+    pub fn catalog(&self, as_of: u64) -> Option<Arc<Catalog>> {
         let catalog = self.catalog.load_full()?;
-        let holds =
-            catalog.generation == self.generation() && self.verified.load(Ordering::SeqCst) >= doubted;
+        let holds = catalog.generation == self.generation() && self.is_verified(as_of);
         holds.then_some(catalog)
+    }
+
+    /// The latest event after which the catalog may have changed.
+    pub fn doubts(&self) -> u64 {
+        self.doubted.load(Ordering::SeqCst)
+    }
+
+    /// Has the catalog been read, or its fingerprint compared, since this doubt arose?
+    pub fn is_verified(&self, doubts: u64) -> bool {
+        self.verified.load(Ordering::SeqCst) >= doubts
+    }
+
+    /// Waits until it has been. Cancel safe.
+    pub async fn verified(&self, doubts: u64) {
+        loop {
+            let loaded = self.loaded.notified();
+            if self.is_verified(doubts) {
+                return;
+            }
+            loaded.await;
+        }
     }
 
     /// Waits for the first load of the catalog to end, well or not. Cancel safe.
@@ -141,21 +173,25 @@ impl Database {
         let clocks = self.clocks.lock();
         Begun {
             note: clocks.note(tables),
-            fence: clocks.fence(tables),
+            fence: if self.guards.fences {
+                clocks.fence(tables)
+            } else {
+                Fence::OPEN
+            },
             era: clocks.era(),
             in_flight: clocks.in_flight(tables),
-            known_in_flight: clocks.known_in_flight(tables),
+            known_in_flight: clocks.known_in_flight(tables) || self.nameless.load(Ordering::SeqCst) > 0,
         }
     }
 
     /// No write of the note's tables was acknowledged since it was taken, and none that is known is on its way.
     pub fn is_current(&self, note: &Note) -> Currency {
         let clocks = self.clocks.lock();
-        if !clocks.is_current(note) {
+        if self.guards.epochs && !clocks.is_current(note) {
             return Currency::Outdated;
         }
         let tables: Vec<Oid> = note.tables().collect();
-        if clocks.known_in_flight(&tables) {
+        if clocks.known_in_flight(&tables) || self.nameless.load(Ordering::SeqCst) > 0 {
             Currency::InFlight
         } else {
             Currency::Current
@@ -164,17 +200,33 @@ impl Database {
 
     /// May an answer that was read under the note be stored, or shared with one who comes now?
     pub fn may_share(&self, note: &Note) -> bool {
-        self.clocks.lock().may_share(note)
+        !self.guards.epochs || self.clocks.lock().may_share(note)
+    }
+
+    /// Is a flight shared only by readers who miss nothing by that?
+    pub fn guards_flights(&self) -> bool {
+        self.guards.join
     }
 
     /// A statement that can commit these writes is about to be sent.
     pub fn announce(&self, writes: &Writes) -> Announced {
-        if writes.catalog.is_some() {
+        let catalog = self.guards.in_flight && writes.catalog.is_some();
+        if catalog {
             self.changing.fetch_add(1, Ordering::SeqCst);
         }
+        let nameless = self.guards.in_flight && writes.nameless;
+        if nameless {
+            self.nameless.fetch_add(1, Ordering::SeqCst);
+        }
+        let scope = if self.guards.in_flight {
+            writes.scope.clone()
+        } else {
+            Scope::Tables(Box::default())
+        };
         Announced {
-            mark: self.clocks.lock().announce(writes.scope.clone()),
-            catalog: writes.catalog.is_some(),
+            mark: self.clocks.lock().announce(scope),
+            catalog,
+            nameless,
         }
     }
 
@@ -182,8 +234,10 @@ impl Database {
     pub fn acknowledge(&self, writes: &Writes) {
         if writes.catalog.is_some() {
             self.change_catalog();
-        } else if writes.scope == Scope::Everything {
+        } else if writes.hides_code {
             self.doubt_catalog();
+        } else if writes.scope == Scope::Everything {
+            self.reload.notify_one();
         }
         let now = self.ticks.raise();
         self.clocks.lock().acknowledge(&writes.scope, now);
@@ -193,6 +247,9 @@ impl Database {
     pub fn land(&self, announced: Announced) {
         if announced.catalog {
             self.changing.fetch_sub(1, Ordering::SeqCst);
+        }
+        if announced.nameless {
+            self.nameless.fetch_sub(1, Ordering::SeqCst);
         }
         self.clocks.lock().land(announced.mark);
     }
@@ -224,13 +281,10 @@ impl Database {
         self.clocks.lock().settle(era, covers, lsn);
     }
 
-    pub(super) fn doubts(&self) -> u64 {
-        self.doubted.load(Ordering::SeqCst)
-    }
-
     /// A load or a fingerprint that began when `doubts` was read has shown the catalog to hold.
     pub(super) fn verify(&self, doubts: u64) {
         self.verified.fetch_max(doubts, Ordering::SeqCst);
+        self.loaded.notify_waiters();
     }
 
     pub(super) fn install(&self, catalog: Catalog) {
@@ -267,6 +321,10 @@ pub struct Writes {
     scope: Scope,
     /// The catalog changes; `true` where it does in all databases.
     catalog: Option<bool>,
+    /// It runs code that nobody can see, which may also change the catalog.
+    hides_code: bool,
+    /// It writes rows of tables that were not known, because there was no catalog.
+    nameless: bool,
 }
 
 impl Writes {
@@ -276,7 +334,41 @@ impl Writes {
             WriteSet::Catalog { global } => Some(*global),
             _ => None,
         };
-        Scope::of(set).map(|scope| Self { scope, catalog })
+        Scope::of(set).map(|scope| Self {
+            scope,
+            catalog,
+            hides_code: matches!(set, WriteSet::Unknown(_)),
+            nameless: false,
+        })
+    }
+
+    /// The same of a text that calls nothing unknown, and only names what the catalog, as far as it is there, does not hold. A
+    /// trigger might still change the catalog: it is compared soon, but used meanwhile. If every such text forbade its use, the
+    /// texts that come without a catalog for that very reason would keep it away for ever.
+    #[must_use]
+    pub fn of_unknown_names(self) -> Self {
+        Self {
+            hides_code: false,
+            ..self
+        }
+    }
+
+    /// The same of a text that came without a catalog: while it is on its way, it counts as a known write of every table.
+    #[must_use]
+    pub fn without_names(self) -> Self {
+        Self {
+            nameless: true,
+            ..self.of_unknown_names()
+        }
+    }
+
+    /// The same over all tables.
+    #[must_use]
+    pub fn widened(self) -> Self {
+        Self {
+            scope: Scope::Everything,
+            ..self
+        }
     }
 
     /// Anything at all.
@@ -284,6 +376,8 @@ impl Writes {
         Self {
             scope: Scope::Everything,
             catalog: None,
+            hides_code: true,
+            nameless: false,
         }
     }
 
@@ -293,6 +387,8 @@ impl Writes {
         Self {
             scope: self.scope.union(other.scope),
             catalog: self.catalog.max(other.catalog),
+            hides_code: self.hides_code || other.hides_code,
+            nameless: self.nameless || other.nameless,
         }
     }
 
@@ -321,6 +417,7 @@ impl Writes {
 pub struct Announced {
     mark: Mark,
     catalog: bool,
+    nameless: bool,
 }
 
 /// The facts of a text; of one that is too long or not UTF-8, that nothing is known of it.
@@ -351,7 +448,13 @@ mod tests {
     use super::*;
 
     fn database() -> Database {
-        Database::new("shop".into(), 1, Arc::default(), Arc::default())
+        Database::new(
+            "shop".into(),
+            1,
+            Arc::default(),
+            Arc::default(),
+            Guards::default(),
+        )
     }
 
     #[test]
@@ -405,7 +508,7 @@ mod tests {
             path: "public".into(),
             sql: bytes::Bytes::from_static(b"select count(*) from deals"),
         };
-        let verdict = database.verdict(&subject, &subject.sql);
+        let verdict = database.verdict(&subject, &subject.sql, database.doubts());
         assert!(verdict.replica.is_err());
         assert!(verdict.cache.is_err());
     }
@@ -417,7 +520,7 @@ mod tests {
             path: "public".into(),
             sql: vec![b' '; 40_000].into(),
         };
-        let verdict = database.verdict(&subject, &subject.sql);
+        let verdict = database.verdict(&subject, &subject.sql, database.doubts());
         assert!(matches!(verdict.writes, WriteSet::Unknown(_)));
     }
 }

@@ -13,6 +13,7 @@ use tokio_util::task::TaskTracker;
 
 use super::catalogs::{self, CatalogSource};
 use super::database::{Database, Writes};
+use super::guards::Guards;
 use crate::catalog::Allowed;
 use crate::cluster::{Cluster, Ticks};
 
@@ -23,6 +24,8 @@ pub struct DatabaseSettings {
     pub allowed: Arc<Allowed>,
     /// Where catalogs are read from.
     pub source: CatalogSource,
+    /// All on, but in a test of the tests.
+    pub guards: Guards,
 }
 
 /// Databases by name, made when a client first logs in to one.
@@ -69,6 +72,7 @@ impl Databases {
             self.cluster.view().era,
             Arc::clone(&self.ticks),
             Arc::clone(&self.settings.allowed),
+            self.settings.guards,
         ));
         by_name.insert(name, Arc::clone(&database));
         self.cluster.request_probe();

@@ -9,4 +9,6 @@ pub mod clocks;
 pub mod database;
 pub mod databases;
 pub mod fence;
+#[doc(hidden)]
+pub mod guards;
 pub mod level;

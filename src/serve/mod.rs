@@ -18,7 +18,8 @@ use crate::cache::doorkeeper::Doorkeeper;
 use crate::cache::store::Store;
 use crate::cluster::{Cluster, NodeId, Ticks};
 use crate::config::Config;
-use crate::freshness::databases::Databases;
+use crate::freshness::databases::{DatabaseSettings, Databases};
+use crate::freshness::guards::Guards;
 use crate::listener::{Bound, ClientTls, ClientTlsError, ListenError, Listener, Sessions};
 use crate::pool::tls::TlsError;
 use crate::pool::{Pools, SampleNumbers};
@@ -68,6 +69,17 @@ pub async fn serve_and_tell(
     stop: CancellationToken,
     bound: oneshot::Sender<Served>,
 ) -> Result<(), ServeError> {
+    serve_with_guards(config, stop, bound, Guards::default()).await
+}
+
+/// As `serve_and_tell`, with guards of freshness switched off: for tests that show that the checker misses none of them.
+#[doc(hidden)]
+pub async fn serve_with_guards(
+    config: Config,
+    stop: CancellationToken,
+    bound: oneshot::Sender<Served>,
+    guards: Guards,
+) -> Result<(), ServeError> {
     let tasks = TaskTracker::new();
     // Background work ends after the clients, which need it to the last.
     let background = CancellationToken::new();
@@ -88,7 +100,10 @@ pub async fn serve_and_tell(
         Arc::new(Samples(cluster.clone())),
     );
     let databases = Databases::start(
-        settings::databases(&config, &tls),
+        DatabaseSettings {
+            guards,
+            ..settings::databases(&config, &tls)
+        },
         cluster.clone(),
         ticks,
         &tasks,

@@ -19,6 +19,7 @@ use crate::cluster::{Cluster, ClusterSettings, LagLimit, NodeId, PasswordLookup}
 use crate::config::{self, AuthMethod, CacheWhat, ClientTlsMode, Config, Endpoint, ServerTlsMode};
 use crate::freshness::catalogs::CatalogSource;
 use crate::freshness::databases::DatabaseSettings;
+use crate::freshness::guards::Guards;
 use crate::freshness::level::Level;
 use crate::listener::{ClientTls, ClientTlsSettings, ListenerSettings};
 use crate::pool::tls::TlsError;
@@ -206,6 +207,7 @@ pub(super) fn databases(config: &Config, tls: &ServerTls) -> DatabaseSettings {
             connect_timeout: cluster.connect_timeout,
             interval: config.cluster.catalog_interval,
         },
+        guards: Guards::default(),
     }
 }
 

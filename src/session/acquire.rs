@@ -24,6 +24,9 @@ use crate::protocol::lsn::Lsn;
 use crate::protocol::sqlstate;
 use crate::sql::ident::{quote_ident, quote_literal};
 
+/// Longest look for what a statement waits for.
+const LOOK_LIMIT: std::time::Duration = std::time::Duration::from_millis(500);
+
 /// Why a unit could not be run.
 #[derive(Debug)]
 pub enum Refusal {
@@ -176,6 +179,21 @@ impl Place {
         Ok(held)
     }
 
+    /// Does what runs on this replica's connection wait for a lock? Not where it cannot be told soon.
+    pub(super) async fn is_blocked(&self, proxy: &Proxy, held: &Held) -> bool {
+        let sql = format!(
+            "SELECT 1 FROM pg_catalog.pg_stat_activity a WHERE a.pid OPERATOR(pg_catalog.=) {} \
+             AND a.wait_event_type OPERATOR(pg_catalog.=) 'Lock'",
+            held.lease.process
+        );
+        let asked = async {
+            let mut other = self.lease(proxy, held.node, true).await.ok()?;
+            other.ask(&sql).await.ok()
+        };
+        let rows = tokio::time::timeout(LOOK_LIMIT, asked).await;
+        rows.is_ok_and(|rows| rows.is_some_and(|rows| !rows.is_empty()))
+    }
+
     async fn lease(&self, proxy: &Proxy, node: NodeId, is_replica: bool) -> Result<Held, PoolError> {
         let deadline = Instant::now() + proxy.settings.lease_wait;
         self.lease_by(proxy, node, is_replica, deadline).await
@@ -242,11 +260,9 @@ pub(super) async fn bring_to(
         return Ok(false);
     }
     let mut all = Cow::Borrowed(&**wanted);
-    for (name, value) in &primary.settings {
-        if held.lease.login.settings.get(name) != Some(value) {
-            let name = name.to_ascii_lowercase();
-            all.to_mut().entry(name.into()).or_insert_with(|| value.clone());
-        }
+    for (name, value) in differing(primary, &held.lease.login) {
+        let name = name.to_ascii_lowercase();
+        all.to_mut().entry(name.into()).or_insert_with(|| value.into());
     }
     let steps = difference(&held.lease.settings, &all);
     let changed = !steps.is_empty();
@@ -257,6 +273,36 @@ pub(super) async fn bring_to(
     }
     held.lease.brought_to = Some(Arc::clone(wanted));
     Ok(changed)
+}
+
+/// The defaults of the session's login that are others on this connection: of a node with other settings, or because the role's
+/// were changed between the two.
+fn differing<'a>(primary: &'a LoginFacts, here: &'a LoginFacts) -> impl Iterator<Item = (&'a str, &'a str)> {
+    let on_off = |on: bool| if on { "on" } else { "off" };
+    let defaults = |facts: &'a LoginFacts| {
+        [
+            ("search_path", &*facts.search_path),
+            (
+                "default_transaction_isolation",
+                &*facts.default_transaction_isolation,
+            ),
+            (
+                "default_transaction_read_only",
+                on_off(facts.default_transaction_read_only),
+            ),
+        ]
+    };
+    let settings = primary.settings.iter();
+    settings
+        .filter(|(name, value)| here.settings.get(*name) != Some(value))
+        .map(|(name, value)| (&**name, &**value))
+        .chain(
+            defaults(primary)
+                .into_iter()
+                .zip(defaults(here))
+                .filter(|(theirs, mine)| theirs != mine)
+                .map(|(theirs, _)| theirs),
+        )
 }
 
 fn statement(step: &Apply<'_>) -> String {

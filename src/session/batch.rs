@@ -173,9 +173,11 @@ impl Reader<'_> {
         let oids = types
             .chunks_exact(4)
             .map(|four| u32::from_be_bytes(four.try_into().expect("chunks of four bytes")));
+        let is_parsed = |name: &[u8]| self.statement(name).is_some();
+        let own = Own::recognise(&verdict.script).or_else(|| Own::deallocation(&verdict.script, is_parsed));
         let statement = Arc::new(ClientStatement {
             serial: self.session.statements.next_serial(),
-            own: Own::recognise(&verdict.script),
+            own,
             parsed: PreparedStatement {
                 sql,
                 types: oids.collect(),
@@ -338,27 +340,11 @@ impl Session {
         if synced && let Some(turned) = self.turn_by(messages) {
             for message in messages {
                 self.answer_turn(message, turned);
-                if turned == Turned::Refused && !matches!(message, Message::Sync) {
-                    self.refuse_in_failed_block();
-                    break;
-                }
-            }
-            if turned == Turned::Refused {
-                self.statements.undo();
             }
             self.ready_for_query();
             return true;
         }
         if !messages.iter().all(is_local) {
-            if self.block == Block::Failed && !messages.iter().all(is_harmless) {
-                self.refuse_in_failed_block();
-                if synced {
-                    self.ready_for_query();
-                } else {
-                    self.skipping = true;
-                }
-                return true;
-            }
             return false;
         }
         for message in messages {
@@ -370,6 +356,7 @@ impl Session {
                 self.skipping = !synced;
                 break;
             }
+            self.statements.all_answered();
         }
         if synced {
             self.statements.end_transaction();
@@ -379,31 +366,25 @@ impl Session {
     }
 
     /// The turn of the transaction that a batch is, if it is one and no server has to see it.
-    fn turn_by(&mut self, messages: &[Message]) -> Option<Turned> {
+    fn turn_by(&mut self, messages: &[Message]) -> Option<&'static str> {
         let mut executed = messages.iter().filter_map(|message| match message {
             Message::Execute { bound, .. } => Some(bound.as_ref()),
             _ => None,
         });
         let bound = executed.next()??;
-        let alone = executed.next().is_none()
-            && verdicts(messages).all(|verdict| Arc::ptr_eq(&verdict.script, &bound.verdict.script))
-            && !messages
-                .iter()
-                .any(|message| matches!(message, Message::Parse(Parsing { duplicate: true, .. })));
-        if !alone
-            || bound.statement.own.is_some()
-            || (self.block == Block::Failed && bound.verdict.single().is_none())
-        {
+        let alone = executed.next().is_none() && messages.iter().all(|message| concerns(message, bound));
+        if !alone || bound.statement.own.is_some() || bound.verdict.single().is_none() {
             return None;
         }
         let sql = bound.statement.parsed.sql.clone();
-        self.turn_block(&bound.verdict, &sql)
+        match self.turn_block(&bound.verdict, &sql)? {
+            Turned::Done(tag) => Some(tag),
+            // Which of the messages are refused is the server's to say.
+            Turned::Refused => None,
+        }
     }
 
-    fn answer_turn(&mut self, message: &Message, turned: Turned) {
-        let Turned::Done(tag) = turned else {
-            return;
-        };
+    fn answer_turn(&mut self, message: &Message, tag: &str) {
         let out = &mut self.wire.out;
         match message {
             Message::Execute { .. } => backend::command_complete(tag, out),
@@ -509,26 +490,45 @@ fn is_local(message: &Message) -> bool {
     }
 }
 
-/// May it run beside a block that has failed: parsing and describing what ends the block, and closing.
-fn is_harmless(message: &Message) -> bool {
-    use crate::sql::statement::Kind;
-    let ends = |verdict: &Verdict| {
-        let kind = verdict.single().map(|statement| &statement.kind);
-        matches!(kind, Some(Kind::Commit { .. } | Kind::Rollback { .. }))
+/// Is the message about this statement and nothing else, in a way that a turn of the transaction is answered?
+fn concerns(message: &Message, turn: &Portal) -> bool {
+    let same = |bound: &Option<Portal>| {
+        bound
+            .as_ref()
+            .is_some_and(|bound| Arc::ptr_eq(&bound.statement, &turn.statement))
     };
     match message {
-        Message::Parse(Parsing { verdict, .. }) => ends(verdict),
-        Message::Bind(Binding { .. }) | Message::Execute { .. } | Message::DescribePortal { .. } => false,
-        _ => true,
+        Message::Parse(Parsing {
+            statement, duplicate, ..
+        }) => Arc::ptr_eq(statement, &turn.statement) && !duplicate,
+        Message::Bind(Binding { bound, suffix, .. }) => same(bound) && has_no_values(suffix),
+        Message::DescribePortal { bound, .. } | Message::Execute { bound, .. } => same(bound),
+        Message::DescribeStatement { statement, .. } => statement
+            .as_ref()
+            .is_some_and(|statement| Arc::ptr_eq(statement, &turn.statement)),
+        Message::CloseStatement { .. } | Message::ClosePortal { .. } | Message::Sync | Message::Flush => true,
     }
 }
 
+/// Does all that follows the names in a Bind say that there are no parameters?
+fn has_no_values(suffix: &[u8]) -> bool {
+    suffix.starts_with(&[0; 4])
+}
+
+/// What the batch parses, binds and executes; a portal that it binds itself counts once.
 fn verdicts(messages: &[Message]) -> impl Iterator<Item = &Arc<Verdict>> {
-    messages.iter().filter_map(|message| match message {
+    let mut latest = None;
+    messages.iter().filter_map(move |message| match message {
         Message::Parse(Parsing { verdict, .. }) => Some(verdict),
         Message::Bind(Binding {
             bound: Some(bound), ..
-        }) => Some(&bound.verdict),
+        }) => {
+            latest = Some(bound);
+            Some(&bound.verdict)
+        }
+        Message::Execute {
+            bound: Some(bound), ..
+        } if !latest.is_some_and(|latest| Arc::ptr_eq(latest, bound)) => Some(&bound.verdict),
         _ => None,
     })
 }

@@ -81,7 +81,7 @@ impl Session {
                     return Ok(Found::Fill(Filling { key, permit, begun }));
                 }
                 Seat::Share(waiter) => (waiter, true),
-                Seat::Queue(waiter) => (waiter, false),
+                Seat::Queue(waiter) => (waiter, !self.database.guards_flights()),
             };
             let Some(outcome) = self.waiting(waiter.outcome()).await? else {
                 let refusal = Refusal::cancelled();

@@ -16,11 +16,21 @@ use super::exchange::Until;
 use super::held::Held;
 use super::run::Session;
 use super::statements::ClientStatement;
+use crate::catalog::verdict::Verdict;
 use crate::pool::ServerName;
-use crate::protocol::backend;
+use crate::protocol::backend::{self, Status};
+use crate::sql::statement::Kind;
 
 /// No statement has this name on any connection: closing it is answered, and closes nothing.
 const NO_STATEMENT: ServerName = ServerName(0);
+
+/// What a message that was written will lead to.
+enum Written {
+    /// An execution, and what it completes, if that is known: a cursor may be executed by its name.
+    Execution(Option<Completion>),
+    /// Nothing that is completed.
+    Other,
+}
 
 impl Session {
     /// Writes the batch; returns what its executions will complete.
@@ -29,7 +39,7 @@ impl Session {
         held: &mut Held,
         messages: &[Message],
         until: Until,
-    ) -> VecDeque<Completion> {
+    ) -> VecDeque<Option<Completion>> {
         let mut completes = VecDeque::new();
         held.names.clear();
         for name in held.lease.prepared.take_evicted() {
@@ -37,8 +47,8 @@ impl Session {
             held.answers.sent(Sent::Close, For::Proxy);
         }
         for message in messages {
-            if let Some(completion) = self.write_message(held, message) {
-                completes.push_back(completion);
+            if let Written::Execution(completes_what) = self.write_message(held, message) {
+                completes.push_back(completes_what);
             }
         }
         if until == Until::Answered && !matches!(messages.last(), Some(Message::Flush)) {
@@ -47,7 +57,7 @@ impl Session {
         completes
     }
 
-    fn write_message(&mut self, held: &mut Held, message: &Message) -> Option<Completion> {
+    fn write_message(&mut self, held: &mut Held, message: &Message) -> Written {
         match message {
             Message::Parse(parsing) => self.write_parse(held, parsing),
             Message::Bind(binding) => self.write_bind(held, binding),
@@ -74,14 +84,15 @@ impl Session {
             Message::Execute { bound, raw, .. } => {
                 if bound.as_ref().is_some_and(|bound| bound.statement.own.is_some()) {
                     self.say(held, message);
-                    return None;
+                    return Written::Other;
                 }
                 forward(held, raw, Sent::Execute);
-                return bound.as_ref().map(|bound| Completion {
+                let completion = bound.as_ref().map(|bound| Completion {
                     script: Arc::clone(&bound.verdict.script),
                     at: 0,
                     leaves_state: bound.verdict.leaves_state,
                 });
+                return Written::Execution(completion);
             }
             Message::CloseStatement { name } => {
                 self.statements.close(name.clone());
@@ -98,7 +109,7 @@ impl Session {
             }
             Message::Flush => held.lease.output.put_slice(b"H\0\0\0\x04"),
         }
-        None
+        Written::Other
     }
 
     fn write_bind(&mut self, held: &mut Held, binding: &Binding) {
@@ -145,8 +156,20 @@ impl Session {
             return;
         }
         self.statements.parse(name.clone(), Arc::clone(statement));
-        let mut known = || !name.is_empty() && held.lease.prepared.find(&statement.parsed).is_some();
-        if statement.own.is_some() || known() {
+        let known = if name.is_empty() {
+            None
+        } else {
+            held.lease.prepared.find(&statement.parsed)
+        };
+        if let Some(server) = known
+            && held.status == Status::Failed
+            && !ends_failed_block(&parsing.verdict)
+        {
+            // The server refuses it before it looks at the name.
+            put_parse(held, server, statement);
+            held.answers.sent(Sent::Parse, For::Client);
+            held.parsing.push_back(None);
+        } else if statement.own.is_some() || known.is_some() {
             held.answers.say(Bytes::from_static(backend::PARSE_COMPLETE));
         } else if name.is_empty() {
             forward(held, raw, Sent::Parse);
@@ -168,6 +191,15 @@ impl Session {
         let said = std::mem::replace(&mut self.wire.out, out);
         held.answers.say(said.freeze());
     }
+}
+
+/// May it be parsed in a block that has failed?
+fn ends_failed_block(verdict: &Verdict) -> bool {
+    let kind = verdict.single().map(|statement| &statement.kind);
+    matches!(
+        kind,
+        Some(Kind::Commit { .. } | Kind::Rollback { .. } | Kind::RollbackTo(_) | Kind::PrepareTransaction)
+    )
 }
 
 /// The name under which the connection has a statement; it is parsed there first where it is missing.

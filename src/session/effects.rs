@@ -7,11 +7,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::acquire::bring_to;
 use super::held::{AskError, Held};
 use super::run::Session;
 use crate::protocol::backend::Status;
 use crate::route::Pin;
-use crate::sql::ident::quote_ident;
+use crate::sql::ident::{quote_ident, quote_literal};
 use crate::sql::purity;
 use crate::sql::statement::{Call, Discard, Kind, Script, Statement};
 
@@ -105,11 +106,47 @@ impl Session {
             Status::Idle => self.settings.commit(),
             Status::InTransaction | Status::Failed => self.settings.begin(),
         }
+        let resets: Vec<Option<Box<str>>> = held.resets.clone();
         if held.status == Status::Idle {
             self.note_applied(held, rolled_back);
         }
         if self.settings != before {
             self.settings_changed();
+        }
+        let discards = kinds().any(|statement| matches!(statement.kind, Kind::Discard(Discard::All)));
+        match held.status {
+            Status::Idle if discards || !resets.is_empty() => {
+                held.lease.brought_to = None;
+                bring_to(held, self.id, &self.wanted, &self.base.facts).await?;
+            }
+            Status::InTransaction if kinds().any(|statement| matches!(statement.kind, Kind::Reset(_))) => {
+                self.restore_startup(held, &resets).await?;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// In a transaction, RESET has brought back what the server connection logged in with: the session's own startup values,
+    /// where it has any, are what RESET means to the client.
+    async fn restore_startup(&self, held: &mut Held, resets: &[Option<Box<str>>]) -> Result<(), AskError> {
+        let is_reset = |name: &str| {
+            resets
+                .iter()
+                .any(|reset| reset.as_deref().is_none_or(|reset| reset == name))
+        };
+        let values = self
+            .settings
+            .startup_in_force()
+            .filter(|(name, _)| is_reset(name));
+        let calls: Vec<String> = values
+            .map(|(name, value)| {
+                let (name, value) = (quote_literal(name), quote_literal(value));
+                format!("SELECT pg_catalog.set_config({name}, {value}, false)")
+            })
+            .collect();
+        if !calls.is_empty() {
+            held.ask(&calls.join("; ")).await?;
         }
         Ok(())
     }
@@ -261,7 +298,7 @@ impl Session {
 }
 
 /// Does the text itself call a function that may change the session? PostgreSQL's own mostly do not, listed or not.
-fn calls_unknown(statement: &Statement) -> bool {
+pub(super) fn calls_unknown(statement: &Statement) -> bool {
     let harmless = |call: &Call| {
         let name = &*call.name.name;
         match call.name.schema.as_deref() {

@@ -6,8 +6,11 @@
 
 use std::collections::VecDeque;
 use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
+use tokio::time::timeout;
 
 use super::answers::{Sent, Verdict};
 use super::effects::Completion;
@@ -25,6 +28,9 @@ const COPY_BYTES_MAX: usize = 256 * 1024;
 /// Bytes that a client may send ahead of the unit in work.
 pub(super) const AHEAD_BYTES_MAX: usize = 256 * 1024;
 
+/// A replica that says nothing for so long may wait for a lock.
+const SILENCE: Duration = Duration::from_millis(200);
+
 /// When an exchange is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Until {
@@ -40,7 +46,8 @@ pub struct Run {
     /// When it is over.
     pub until: Until,
     /// What each CommandComplete in turn completes.
-    pub completes: VecDeque<Completion>,
+    /// `None` for what is not known, such as a cursor that is executed by its name.
+    pub completes: VecDeque<Option<Completion>>,
     /// The answer, kept for the cache.
     pub capture: Option<Capture>,
     /// Until a byte of the answer has reached the client, a refusal that does not hold elsewhere is not forwarded.
@@ -68,6 +75,8 @@ pub struct Broken {
     pub lost: ServerLost,
     /// Bytes of the answer may have reached the client.
     pub shown: bool,
+    /// The server ends the connection for what the client sent, and has said so.
+    pub farewell: bool,
 }
 
 /// An answer while it streams.
@@ -140,29 +149,39 @@ struct Progress {
     shown: bool,
     error: Option<Bytes>,
     refused: Option<Box<str>>,
+    farewell: bool,
     copy: CopyIn,
     copying: Scanner,
+    /// How long a replica may be silent before it is looked what it waits for; it doubles.
+    silence: Option<Duration>,
 }
 
 impl Session {
     /// Runs what stands in `held.lease.output`, and forwards the answer. The server's own ReadyForQuery is not forwarded.
     pub(super) async fn exchange(&mut self, held: &mut Held, run: Run) -> Result<(Ended, Run), Broken> {
         held.lease.dirty = true;
+        let may_retry = run.may_retry;
         let mut progress = Progress {
             shown: !run.may_retry,
             run,
             out_start: self.wire.out.len(),
             error: None,
             refused: None,
+            farewell: false,
             copy: CopyIn::No,
             copying: Scanner::default(),
+            silence: (held.is_replica && may_retry).then_some(SILENCE),
         };
         if let Err(lost) = self.forward_all(held, &mut progress).await {
             if !progress.shown {
                 self.wire.out.truncate(progress.out_start);
             }
-            let shown = progress.shown;
-            return Err(Broken { lost, shown });
+            let Progress { shown, farewell, .. } = progress;
+            return Err(Broken {
+                lost,
+                shown,
+                farewell,
+            });
         }
         let Progress {
             run, error, refused, ..
@@ -188,10 +207,34 @@ impl Session {
                 _ => held.lease.output.len() < COPY_BYTES_MAX,
             };
             let client = (hear && !self.wire.gone).then_some(&mut self.wire);
-            if held.turn(client).await? == Turn::Client && self.wire.gone {
+            let turn = match progress.silence {
+                Some(silence) if !progress.shown => timeout(silence, held.turn(client)).await,
+                _ => Ok(held.turn(client).await),
+            };
+            let Ok(turn) = turn else {
+                self.look_for_a_lock(held, progress).await?;
+                continue;
+            };
+            if turn? == Turn::Client && self.wire.gone {
                 self.client_vanished(held, &progress.run);
             }
         }
+    }
+
+    /// A replica has been silent for a while: does the read wait for a lock whose release it has not replayed yet?
+    async fn look_for_a_lock(&mut self, held: &Held, progress: &mut Progress) -> Result<(), ServerLost> {
+        progress.silence = progress.silence.map(|silence| silence * 2);
+        let place = self.place.clone();
+        if !place.is_blocked(&self.proxy, held).await {
+            return Ok(());
+        }
+        let (proxy, target) = (Arc::clone(&self.proxy), held.lease.cancel_target());
+        self.proxy.tasks.spawn(async move {
+            if let Err(error) = proxy.pools.cancel(&target).await {
+                tracing::debug!(%error, "a read that waits on a replica was not cancelled");
+            }
+        });
+        Err(ServerLost::Blocked)
     }
 
     /// Writes what the client may have; its answer, while it may be run again, only when it has grown large.
@@ -256,7 +299,8 @@ impl Session {
         let before = self.wire.out.len();
         held.answers.spoken(&mut self.wire.out);
         for tag in super::batch::tags(&self.wire.out[before..]) {
-            if matches!(tag, b'1' | b'3') {
+            // DEALLOCATE is the only statement of the proxy's own that changes them.
+            if matches!(tag, b'1' | b'3') || tag == b'C' && self.wire.out.ends_with(b"DEALLOCATE\0") {
                 self.statements.answered();
             }
         }
@@ -270,18 +314,26 @@ impl Session {
 
     /// Takes one whole message; true when it is to be forwarded.
     fn take(&mut self, held: &mut Held, frame: Frame, progress: &mut Progress) -> Result<bool, ServerLost> {
-        let verdict = held
-            .answers
-            .arrived(frame.tag)
-            .map_err(|error| protocol(&error.to_string()))?;
+        let verdict = match held.answers.arrived(frame.tag) {
+            Ok(verdict) => verdict,
+            Err(_) if frame.tag == b'E' => {
+                progress.farewell = true;
+                Verdict::Forward
+            }
+            Err(error) => return Err(protocol(&error.to_string())),
+        };
         let whole = frame.start..frame.end();
         let body = frame.start + HEADER_BYTES..frame.end();
         let mut forward = verdict == Verdict::Forward && progress.refused.is_none();
         match frame.tag {
             b'S' => {
+                // The client is told before ReadyForQuery, when the values are those that its session is to have.
                 let bytes = held.lease.input[body].to_vec();
                 held.note_parameter(&bytes);
-                forward &= self.is_news(&bytes);
+                forward = false;
+                if let Some(capture) = &mut progress.run.capture {
+                    capture.take(frame.tag, &bytes);
+                }
             }
             b'C' | b'I' | b's' if verdict == Verdict::Forward => {
                 self.complete(&held.lease.input[body], progress);
@@ -318,7 +370,7 @@ impl Session {
 
     fn complete(&mut self, tag: &[u8], progress: &mut Progress) {
         self.acknowledge(tag);
-        if let Some(completion) = progress.run.completes.pop_front() {
+        if let Some(Some(completion)) = progress.run.completes.pop_front() {
             self.completed.push((completion, Bytes::copy_from_slice(tag)));
         }
     }
@@ -333,6 +385,8 @@ impl Session {
         if progress.copy == CopyIn::Data {
             progress.copy = CopyIn::after_data(progress.run.extended, progress.run.until);
         }
+        let fields = error::fields(&frame[HEADER_BYTES..]);
+        progress.farewell |= fields.severity == b"FATAL" && fields.code == b"08P01";
         self.skipping |= progress.run.until == Until::Answered;
         let code = sqlstate(&frame);
         let elsewhere = if held.is_replica {
@@ -378,6 +432,8 @@ impl Session {
                     held.answers.sent(Sent::Sync, super::answers::For::Client);
                     progress.copy = CopyIn::No;
                 }
+                // The server says what it thinks of that, and ends the connection.
+                (CopyIn::Data, _) => held.lease.output.put_slice(&self.wire.input[range.clone()]),
                 (CopyIn::Tail, _) if !progress.run.extended => {
                     progress.copy = CopyIn::No;
                     break;

@@ -53,6 +53,8 @@ pub struct Held {
     /// Settings that were RESET in the open transaction; `None` for all of them.
     pub resets: Vec<Option<Box<str>>>,
     pub(super) scanner: Scanner,
+    /// A ParameterStatus came that the client was not told of.
+    pub news: bool,
     unflushed: bool,
     _outstanding: Outstanding,
 }
@@ -77,6 +79,9 @@ pub enum ServerLost {
     /// The server closed it.
     #[error("the server closed the connection unexpectedly")]
     Closed,
+    /// It waits for a lock, on a replica: given up.
+    #[error("the statement waited for a lock on a replica")]
+    Blocked,
     /// The server sent what the protocol does not allow here.
     #[error("the server broke the protocol: {0}")]
     Protocol(String),
@@ -108,6 +113,7 @@ impl Held {
             parsing: VecDeque::new(),
             resets: Vec::new(),
             scanner: Scanner::default(),
+            news: false,
             unflushed: false,
             _outstanding: outstanding,
         }
@@ -126,6 +132,8 @@ impl Held {
     pub async fn ask(&mut self, sql: &str) -> Result<Vec<Option<Bytes>>, AskError> {
         self.lease.dirty = true;
         self.put_query(sql.as_bytes());
+        // A simple query drops the server's unnamed statement.
+        self.unnamed = None;
         let mut rows = Vec::new();
         let mut refused = None;
         let mut total = 0;
@@ -162,8 +170,9 @@ impl Held {
             .map_err(|error| protocol(&error.to_string()))
     }
 
-    /// Keeps a ParameterStatus; true when its value is new.
+    /// Keeps a ParameterStatus.
     pub fn note_parameter(&mut self, body: &[u8]) {
+        self.news = true;
         if let Some((name, value)) = parameter(body) {
             self.lease.parameters.insert(name.into(), value.into());
         }

@@ -58,6 +58,8 @@ pub enum Reason {
     Level(Level),
     /// A replica refused it or was lost, and the primary answered; the SQLSTATE where there was one.
     Retried(Option<Box<str>>),
+    /// On a replica it waited for a lock that the primary need not hold any more.
+    ReplicaBlocked,
     /// The proxy's own statement, or a turn of a transaction that no server needed to see.
     Own,
 }
@@ -75,6 +77,7 @@ impl fmt::Display for Reason {
             Self::Level(level) => write!(f, "freshness {level} reads from the primary"),
             Self::Retried(Some(code)) => write!(f, "a replica refused it with SQLSTATE {code}"),
             Self::Retried(None) => f.write_str("a replica was lost while it ran"),
+            Self::ReplicaBlocked => f.write_str("on a replica it waited for a lock"),
             Self::Own => f.write_str("answered without a server"),
         }
     }

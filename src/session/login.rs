@@ -36,6 +36,7 @@ pub(super) async fn base(proxy: &Proxy, client: &Client) -> Result<Arc<Base>, Re
     if let Some(known) = proxy.known_login(&key) {
         return Ok(known);
     }
+    let generation = proxy.login_generation();
     let place = Place {
         user: Arc::clone(&client.user),
         database: Arc::clone(&client.database),
@@ -48,7 +49,7 @@ pub(super) async fn base(proxy: &Proxy, client: &Client) -> Result<Arc<Base>, Re
         startup,
         parameters: held.lease.parameters.clone(),
     });
-    proxy.keep_login(key, Arc::clone(&base));
+    proxy.keep_login(key, Arc::clone(&base), generation);
     Ok(base)
 }
 

@@ -6,10 +6,12 @@
 
 use std::str::FromStr;
 
+use bytes::Bytes;
+
 use crate::freshness::level::Level;
 use crate::protocol::error::Report;
 use crate::protocol::sqlstate;
-use crate::sql::statement::{Kind, RouteHint, Script};
+use crate::sql::statement::{Kind, RouteHint, Script, Statement};
 
 use super::settings::{OWN_PREFIX, Settings};
 
@@ -82,6 +84,8 @@ pub enum Own {
     },
     /// RESET.
     Reset(Knob),
+    /// DEALLOCATE of a statement that came by Parse, whose name on the server is the proxy's own.
+    Deallocate(Bytes),
     /// Not understood: the answer.
     Refused(Box<Report>),
 }
@@ -101,11 +105,27 @@ impl Own {
         }
     }
 
+    /// DEALLOCATE of a name that `is_parsed`, if that is what the text is.
+    pub fn deallocation(script: &Script, is_parsed: impl FnOnce(&[u8]) -> bool) -> Option<Self> {
+        match script.statements.as_slice() {
+            [
+                Statement {
+                    kind: Kind::Deallocate(Some(name)),
+                    ..
+                },
+            ] if is_parsed(name.as_bytes()) => {
+                Some(Self::Deallocate(Bytes::copy_from_slice(name.as_bytes())))
+            }
+            _ => None,
+        }
+    }
+
     /// The command tag of its completion.
     pub fn tag(&self) -> &'static str {
         match self {
             Self::ShowLast | Self::Show(_) => "SHOW",
             Self::Set { .. } => "SET",
+            Self::Deallocate(_) => "DEALLOCATE",
             Self::Reset(_) | Self::Refused(_) => "RESET",
         }
     }
@@ -119,7 +139,7 @@ impl Own {
                 None => settings.reset(knob.name()),
             },
             Self::Reset(knob) => settings.reset(knob.name()),
-            Self::ShowLast | Self::Show(_) | Self::Refused(_) => {}
+            Self::ShowLast | Self::Show(_) | Self::Deallocate(_) | Self::Refused(_) => {}
         }
     }
 }

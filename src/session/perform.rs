@@ -12,7 +12,7 @@ use super::acquire::{Refusal, bring_to};
 use super::cached::{Filling, Found};
 use super::effects::Completion;
 use super::exchange::{Broken, Capture, Ended, Run, Until};
-use super::held::{AskError, Held};
+use super::held::{AskError, Held, ServerLost};
 use super::last::{Last, Reason, ServedBy};
 use super::proxy::Counters;
 use super::run::{Block, Goodbye, Session};
@@ -26,6 +26,10 @@ use crate::protocol::backend::Status;
 use crate::protocol::error::Report;
 use crate::protocol::sqlstate;
 use crate::route::{Because, Route, SessionFacts, route};
+use crate::sql::statement::Kind;
+
+/// So many connections in a row may turn out to be dead before a unit is given up.
+const DEAD_CONNECTIONS_MAX: u32 = 3;
 
 /// A unit that a server, or the cache, is to answer.
 pub struct Work<'a> {
@@ -75,6 +79,14 @@ impl Work<'_> {
         tables
     }
 
+    fn holds_a_query(&self) -> bool {
+        let mut statements = self
+            .verdicts
+            .iter()
+            .flat_map(|verdict| &verdict.script.statements);
+        statements.any(|statement| statement.kind != Kind::Empty)
+    }
+
     /// May it run before a deferred BEGIN is sent? Only what reads, and reads neither clock nor session.
     fn is_early_read(&self) -> bool {
         self.until == Until::Ready
@@ -94,8 +106,10 @@ enum Chosen {
 impl Session {
     /// Has the unit answered, ReadyForQuery included.
     pub(super) async fn perform(&mut self, work: &Work<'_>) -> Result<(), Goodbye> {
-        if matches!(self.block, Block::Deferred(_)) && !work.is_early_read() && !self.open_block(work).await?
-        {
+        if matches!(self.block, Block::Deferred(_)) && work.is_early_read() {
+            self.read_early |= work.holds_a_query();
+        }
+        if !self.open_block(work).await? {
             return Ok(());
         }
         if let Some(held) = self.held.take() {
@@ -164,7 +178,14 @@ impl Session {
                 let (proxy, place) = (Arc::clone(&self.proxy), self.place.clone());
                 match self.waiting(place.replica(&proxy, begun)).await? {
                     None => return Ok(Chosen::Refused(Refusal::cancelled())),
-                    Some(Ok(held)) => return Ok(self.bring(held, Reason::Route(because)).await),
+                    Some(Ok(held)) => match self.bring(held, Reason::Route(because)).await {
+                        // Nothing of the unit was sent yet: what this replica cannot do, the primary may.
+                        Chosen::Refused(_) => {
+                            Counters::count(&self.proxy.counters.retried);
+                            Reason::Retried(None)
+                        }
+                        held @ Chosen::Held(..) => return Ok(held),
+                    },
                     Some(Err(reason)) => reason,
                 }
             }
@@ -174,36 +195,42 @@ impl Session {
 
     async fn choose_primary(&mut self, reason: Reason, work: &Work<'_>) -> Result<Chosen, Goodbye> {
         let (proxy, place) = (Arc::clone(&self.proxy), self.place.clone());
-        let leased = if self.drew.is_some() && sequences::asks(&work.verdicts) {
-            let drew_on = self.drew_on();
-            self.waiting(place.primary_where(&proxy, drew_on)).await?
-        } else {
-            self.waiting(place.primary(&proxy)).await?
-        };
-        Ok(match leased {
-            None => Chosen::Refused(Refusal::cancelled()),
-            Some(Err(refusal)) => Chosen::Refused(refusal),
-            Some(Ok(held)) => self.bring(held, reason).await,
-        })
+        let mut lost = 0;
+        loop {
+            let leased = if self.drew.is_some() && sequences::asks(&work.verdicts) {
+                let drew_on = self.drew_on();
+                self.waiting(place.primary_where(&proxy, drew_on)).await?
+            } else {
+                self.waiting(place.primary(&proxy)).await?
+            };
+            let held = match leased {
+                None => return Ok(Chosen::Refused(Refusal::cancelled())),
+                Some(Err(refusal)) => return Ok(Chosen::Refused(refusal)),
+                Some(Ok(held)) => held,
+            };
+            match self.bring(held, reason.clone()).await {
+                // It was dead when it was lent, and nothing of the unit was sent yet.
+                Chosen::Refused(Refusal::Proxy(_)) if lost < DEAD_CONNECTIONS_MAX => lost += 1,
+                chosen => return Ok(chosen),
+            }
+        }
     }
 
     /// Brings a borrowed connection to the session's settings.
     async fn bring(&mut self, mut held: Held, reason: Reason) -> Chosen {
         let brought = bring_to(&mut held, self.id, &self.wanted, &self.base.facts).await;
         match brought {
-            Ok(changed) => {
-                if changed {
-                    self.report_parameters(&held);
-                }
-                Chosen::Held(Box::new(held), reason)
-            }
+            Ok(_) => Chosen::Held(Box::new(held), reason),
             Err(error) => Chosen::Refused(error.into()),
         }
     }
 
-    /// Tells the client of parameters that differ from what it was told: of the same settings, another server's words.
-    fn report_parameters(&mut self, held: &Held) {
-        let differing: Vec<(Box<str>, Box<str>)> = held
+    /// Tells the client of parameters that differ from what it was told.
+    fn report_parameters(&mut self, held: &mut Held) {
+        if !std::mem::take(&mut held.news) {
+            return;
+        }
+        let mut differing: Vec<(Box<str>, Box<str>)> = held
             .lease
             .parameters
             .iter()
@@ -212,6 +239,8 @@ impl Session {
             })
             .map(|(name, value)| (name.clone(), value.clone()))
             .collect();
+        // The server's own order.
+        differing.sort_by_cached_key(|(name, _)| name.to_ascii_lowercase());
         for (name, value) in differing {
             crate::protocol::backend::parameter_status(&name, &value, &mut self.wire.out);
             self.reported.insert(name, value);
@@ -249,7 +278,9 @@ impl Session {
         };
         match ended {
             Ended::Refused(code) => {
-                return self.run_elsewhere(held, work, Some(code), filling).await;
+                return self
+                    .run_elsewhere(held, work, Reason::Retried(Some(code)), filling)
+                    .await;
             }
             Ended::Done { error } => {
                 if let Some(filling) = filling.take() {
@@ -287,7 +318,7 @@ impl Session {
                     .verdicts
                     .iter()
                     .flat_map(|verdict| Completion::each(&verdict.script, verdict.leaves_state));
-                (each.collect::<VecDeque<_>>(), false)
+                (each.map(Some).collect::<VecDeque<_>>(), false)
             }
             Messages::Function(message) => {
                 held.lease.output.extend_from_slice(message);
@@ -318,6 +349,7 @@ impl Session {
                 return Err(self.lost_in_effects(&error));
             }
             self.settle_block(&held, failed);
+            self.report_parameters(&mut held);
         }
         if held.status == Status::Idle && !open {
             self.statements.end_transaction();
@@ -356,7 +388,7 @@ impl Session {
         &mut self,
         mut held: Held,
         work: &Work<'_>,
-        code: Option<Box<str>>,
+        reason: Reason,
         filling: Option<Filling>,
     ) -> Result<(), Goodbye> {
         Counters::count(&self.proxy.counters.retried);
@@ -365,14 +397,14 @@ impl Session {
         self.cancel.clear().await;
         let chosen = if held.is_replica {
             drop(held);
-            self.choose_primary(Reason::Retried(code), work).await?
+            self.choose_primary(reason, work).await?
         } else {
             // The plans of this connection are out of date: none of them is used again.
             match held.ask("DEALLOCATE ALL").await {
                 Ok(_) => {
                     held.lease.prepared.clear();
                     held.unnamed = None;
-                    Chosen::Held(Box::new(held), Reason::Retried(code))
+                    Chosen::Held(Box::new(held), reason)
                 }
                 Err(error) => Chosen::Refused(error.into()),
             }
@@ -398,7 +430,14 @@ impl Session {
         self.cancel.clear().await;
         self.lose_writes(&held);
         if held.is_replica && !broken.shown && !self.wire.gone {
-            return self.run_elsewhere(held, work, None, filling).await;
+            let reason = match broken.lost {
+                ServerLost::Blocked => Reason::ReplicaBlocked,
+                _ => Reason::Retried(None),
+            };
+            return self.run_elsewhere(held, work, reason, filling).await;
+        }
+        if broken.farewell {
+            return Err(Goodbye);
         }
         let lost = broken.lost;
         tracing::warn!(node = %held.address, error = %lost, "a server connection was lost in the middle of a statement");
@@ -437,17 +476,24 @@ impl Session {
         }
     }
 
-    /// Opens the deferred block on the primary; false when the unit was answered with an error instead.
+    /// Opens on the primary the block that is deferred, or that failed without a server, where the unit needs one there; false
+    /// when the unit was answered with an error instead.
     async fn open_block(&mut self, work: &Work<'_>) -> Result<bool, Goodbye> {
-        let Block::Deferred(begin) = self.block.clone() else {
-            return Ok(true);
+        let (begin, failed) = match &self.block {
+            Block::Deferred(begin) if !work.is_early_read() => (begin.clone(), false),
+            Block::Failed if self.held.is_none() => (bytes::Bytes::from_static(b"BEGIN"), true),
+            _ => return Ok(true),
         };
         let refusal = match self.choose_primary(Reason::Own, work).await? {
             Chosen::Refused(refusal) => refusal,
             Chosen::Held(mut held, _) => {
-                let text = String::from_utf8_lossy(&begin).into_owned();
-                match held.ask(&text).await {
-                    Ok(_) => {
+                let mut text = begin.to_vec();
+                if self.read_early {
+                    // The server too is to know that a query ran, and refuse SET TRANSACTION.
+                    text.extend_from_slice(b"\n; SELECT 1");
+                }
+                match open_on(&mut held, &text, failed).await {
+                    Ok(()) => {
                         self.block = Block::Open;
                         self.held = Some(*held);
                         return Ok(true);
@@ -456,9 +502,7 @@ impl Session {
                 }
             }
         };
-        refusal.encode(&mut self.wire.out);
-        self.block = Block::Failed;
-        self.ready_for_query();
+        self.refuse_unit(work, &refusal);
         Ok(false)
     }
 
@@ -498,4 +542,17 @@ impl Session {
         )
         .encode(&mut self.wire.out);
     }
+}
+
+/// Begins a block on a connection; one that has failed is made to fail there too, so that the server itself refuses what it
+/// refuses in such a block.
+async fn open_on(held: &mut Held, begin: &[u8], failed: bool) -> Result<(), AskError> {
+    held.ask(&String::from_utf8_lossy(begin)).await?;
+    if failed {
+        match held.ask("ROLLBACK TO SAVEPOINT pgladder_failed").await {
+            Ok(_) | Err(AskError::Refused(_)) => {}
+            Err(lost) => return Err(lost),
+        }
+    }
+    Ok(())
 }

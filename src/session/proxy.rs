@@ -21,6 +21,7 @@ use crate::cache::doorkeeper::Doorkeeper;
 use crate::cache::flight::Flights;
 use crate::cache::store::Store;
 use crate::cluster::{Cluster, NodeId};
+use crate::freshness::database::{Database, Writes};
 use crate::freshness::databases::Databases;
 use crate::freshness::level::Level;
 use crate::pool::Pools;
@@ -115,9 +116,18 @@ pub struct Proxy {
     pub counters: Counters,
     /// For work that outlives its session: watching a lost commit, cancelling what nobody waits for.
     pub tasks: TaskTracker,
+    /// Ends that work when nobody is served any more.
+    pub(super) stop: CancellationToken,
     pub(super) sessions: AtomicU64,
     node_names: Vec<Arc<str>>,
-    logins: Mutex<HashMap<LoginKey, (Instant, Arc<Base>)>>,
+    logins: Mutex<Logins>,
+}
+
+/// What logins showed.
+#[derive(Debug, Default)]
+struct Logins {
+    generation: u64,
+    by_key: HashMap<LoginKey, (Instant, Arc<Base>)>,
 }
 
 /// User, database and startup parameters, each with its length.
@@ -158,6 +168,7 @@ impl Proxy {
             settings: parts.settings,
             counters: Counters::default(),
             tasks: parts.tasks,
+            stop: stop.clone(),
             sessions: AtomicU64::new(0),
             logins: Mutex::default(),
         });
@@ -191,26 +202,52 @@ impl Proxy {
             era = view.era;
             self.databases.begin_era(era);
             self.store.clear();
-            self.logins.lock().clear();
-            for node in &view.nodes {
-                self.pools.retire(node.id);
-            }
+            self.forget_logins();
+        }
+    }
+
+    /// These writes, made in `database`, may have been committed. To be called before it is acknowledged to anybody.
+    pub(super) fn acknowledge(&self, database: &Database, writes: &Writes) {
+        self.databases.acknowledge(database, writes);
+        if writes.is_global() {
+            // A role's or a database's settings reach new server connections only.
+            self.forget_logins();
+        }
+    }
+
+    /// What logins showed may hold no longer: the next ones ask anew, on new connections.
+    fn forget_logins(&self) {
+        {
+            let mut logins = self.logins.lock();
+            logins.generation += 1;
+            logins.by_key.clear();
+        }
+        for node in &self.cluster.view().nodes {
+            self.pools.retire(node.id);
         }
     }
 
     pub(super) fn known_login(&self, key: &LoginKey) -> Option<Arc<Base>> {
         let logins = self.logins.lock();
-        let (learnt_at, base) = logins.get(key)?;
+        let (learnt_at, base) = logins.by_key.get(key)?;
         (learnt_at.elapsed() < LOGIN_FACTS_KEPT).then(|| Arc::clone(base))
     }
 
-    pub(super) fn keep_login(&self, key: LoginKey, base: Arc<Base>) {
+    /// The number that grows when what logins showed is forgotten.
+    pub(super) fn login_generation(&self) -> u64 {
+        self.logins.lock().generation
+    }
+
+    /// Keeps what a login showed that began under this generation.
+    pub(super) fn keep_login(&self, key: LoginKey, base: Arc<Base>, generation: u64) {
         let mut logins = self.logins.lock();
-        if logins.len() >= LOGINS_MAX {
-            logins.retain(|_, (learnt_at, _)| learnt_at.elapsed() < LOGIN_FACTS_KEPT);
+        if logins.by_key.len() >= LOGINS_MAX {
+            logins
+                .by_key
+                .retain(|_, (learnt_at, _)| learnt_at.elapsed() < LOGIN_FACTS_KEPT);
         }
-        if logins.len() < LOGINS_MAX {
-            logins.insert(key, (Instant::now(), base));
+        if logins.by_key.len() < LOGINS_MAX && logins.generation == generation {
+            logins.by_key.insert(key, (Instant::now(), base));
         }
     }
 }

@@ -56,7 +56,9 @@ impl Session {
         self.statements.drop_unnamed();
         let verdict = self.verdict(&sql);
         let level = self.level_of(&verdict);
-        if let Some(own) = Own::recognise(&verdict.script) {
+        let is_parsed = |name: &[u8]| self.statements.find(name).is_some();
+        let own = Own::recognise(&verdict.script);
+        if let Some(own) = own.or_else(|| Own::deallocation(&verdict.script, is_parsed)) {
             self.answer_own(&own);
             return Ok(());
         }
@@ -159,12 +161,19 @@ impl Session {
         let first = &verdict.script.statements.first()?.kind;
         let only = verdict.script.statements.len() == 1;
         match (&self.block, first) {
-            (Block::Failed, Kind::Commit { chain } | Kind::Rollback { chain }) => {
+            (Block::Failed, Kind::Commit { chain } | Kind::Rollback { chain }) if only => {
                 self.leave_block(*chain, false);
-                // More statements follow: they run outside the block.
-                only.then_some(Turned::Done("ROLLBACK"))
+                Some(Turned::Done("ROLLBACK"))
             }
-            (Block::Failed, Kind::Empty) => None,
+            // What the server does not refuse in a failed block.
+            (
+                Block::Failed,
+                Kind::Commit { .. }
+                | Kind::Rollback { .. }
+                | Kind::RollbackTo(_)
+                | Kind::PrepareTransaction
+                | Kind::Empty,
+            ) => None,
             (Block::Failed, _) => Some(Turned::Refused),
             (Block::Deferred(_), Kind::Commit { chain }) if only => {
                 self.leave_block(*chain, true);
@@ -176,6 +185,7 @@ impl Session {
             }
             (Block::None, Kind::Begin(modes)) if only && self.may_defer(*modes) => {
                 self.block = Block::Deferred(sql.clone());
+                self.read_early = false;
                 self.settings.begin();
                 let starts = sql
                     .trim_ascii_start()
@@ -210,6 +220,7 @@ impl Session {
         } else {
             Block::None
         };
+        self.read_early = false;
         if chain {
             self.settings.begin();
         }
@@ -232,6 +243,7 @@ impl Session {
                 backend::text_columns(&columns, 0, &mut self.wire.out);
             }
             self.write_own(own, &row);
+            self.statements.all_answered();
         }
         self.ready_for_query();
     }
@@ -241,14 +253,20 @@ impl Session {
         match own {
             Own::ShowLast => (super::last::COLUMNS.to_vec(), self.last.row().to_vec()),
             Own::Show(knob) => (vec![knob.name()], vec![Some(self.shown(*knob))]),
-            Own::Set { .. } | Own::Reset(_) | Own::Refused(_) => (Vec::new(), Vec::new()),
+            Own::Set { .. } | Own::Reset(_) | Own::Deallocate(_) | Own::Refused(_) => {
+                (Vec::new(), Vec::new())
+            }
         }
     }
 
     /// Carries an own statement out, and appends its row and completion.
     pub(super) fn write_own(&mut self, own: &Own, row: &[Option<String>]) {
-        own.apply(&mut self.settings);
-        self.settings_changed();
+        if let Own::Deallocate(name) = own {
+            self.statements.close(name.clone());
+        } else {
+            own.apply(&mut self.settings);
+            self.settings_changed();
+        }
         if !row.is_empty() {
             let values: Vec<Option<&str>> = row.iter().map(Option::as_deref).collect();
             backend::text_row(&values, &mut self.wire.out);

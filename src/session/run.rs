@@ -43,6 +43,9 @@ const OUT_BYTES_MAX: usize = 64 * 1024;
 /// Longest wait for a database's first catalog.
 const CATALOG_WAIT: std::time::Duration = std::time::Duration::from_secs(3);
 
+/// Longest wait of a statement for the comparison of a catalog in doubt.
+const DOUBT_WAIT: std::time::Duration = std::time::Duration::from_millis(250);
+
 /// The session ends: the client said so, is gone, or was told why.
 #[derive(Debug)]
 pub struct Goodbye;
@@ -77,7 +80,11 @@ pub struct Session {
     pub(super) statements: Statements,
     /// What ParameterStatus has told the client.
     pub(super) reported: BTreeMap<Box<str>, Box<str>>,
+    /// The latest doubt about the catalog when the unit in work arrived.
+    pub(super) doubts: u64,
     pub(super) block: Block,
+    /// The deferred block has been read in: PostgreSQL would have taken a snapshot.
+    pub(super) read_early: bool,
     pub(super) held: Option<Held>,
     pub(super) pin: Option<Pin>,
     pub(super) last: Last,
@@ -142,7 +149,9 @@ impl Session {
             settings,
             statements: Statements::default(),
             reported: base.parameters.clone(),
+            doubts: 0,
             block: Block::None,
+            read_early: false,
             held: None,
             pin: None,
             last: Last::own(proxy.settings.level),
@@ -156,6 +165,19 @@ impl Session {
             base,
             proxy,
         }
+    }
+
+    /// A statement that came after the catalog was doubted waits until it has been compared, one round trip to the primary, rather
+    /// than be judged without it. What is doubted later does not concern it.
+    async fn await_verified(&mut self) -> Result<(), Goodbye> {
+        self.doubts = self.database.doubts();
+        if self.held.is_none() && !self.database.is_verified(self.doubts) {
+            let (database, doubts) = (Arc::clone(&self.database), self.doubts);
+            let verified = tokio::time::timeout(DOUBT_WAIT, database.verified(doubts));
+            // Too late, or cancelled: it goes without.
+            let (None | Some(_)) = self.waiting(verified).await?;
+        }
+        Ok(())
     }
 
     /// The first client of a database waits for its catalog, rather than have its first statements go without.
@@ -205,7 +227,10 @@ impl Session {
                 Err(error) => return Err(self.refuse(error)),
             };
             self.unit_bytes = unit.bytes();
+            self.await_verified().await?;
             match unit {
+                // After an error in a batch all is dropped up to its Sync.
+                Unit::Query(_) | Unit::Function(_) if self.skipping => {}
                 Unit::Query(frame) => self.query(frame).await?,
                 Unit::Function(frame) => self.function(frame).await?,
                 Unit::Batch(frames, end) => self.batch(&frames, end).await?,
@@ -323,7 +348,8 @@ impl Session {
         }
         let shared = template(sql).map_or_else(|| sql.clone(), Bytes::from);
         let path = Arc::clone(&self.derived.path);
-        self.database.verdict(&Subject { path, sql: shared }, sql)
+        self.database
+            .verdict(&Subject { path, sql: shared }, sql, self.doubts)
     }
 
     /// The status that ReadyForQuery tells the client.

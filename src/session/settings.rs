@@ -147,6 +147,13 @@ impl Settings {
             .collect()
     }
 
+    /// The startup values that neither session nor transaction has replaced.
+    pub fn startup_in_force(&self) -> impl Iterator<Item = (&str, &str)> {
+        let replaced = |name: &str| self.now.local.contains_key(name) || self.now.session.contains_key(name);
+        let startup = self.startup.iter().filter(move |(name, _)| !replaced(name));
+        startup.map(|(name, value)| (&**name, &**value))
+    }
+
     /// What SET has left, the proxy's own settings left out.
     pub fn set_by_session(&self) -> impl Iterator<Item = (&Box<str>, &Box<str>)> {
         let set = self.now.session.iter();

@@ -89,6 +89,11 @@ impl Statements {
         self.unanswered.pop_front();
     }
 
+    /// Nothing is unanswered.
+    pub fn all_answered(&mut self) {
+        self.unanswered.clear();
+    }
+
     /// An error skipped all that is unanswered.
     pub fn undo(&mut self) {
         while let Some(change) = self.unanswered.pop_back() {

@@ -7,9 +7,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::effects::calls_unknown;
 use super::held::Held;
 use super::run::Session;
-use crate::catalog::verdict::Verdict;
+use crate::catalog::verdict::{Verdict, Why, WriteSet};
 use crate::freshness::database::{Announced, Writes};
 use crate::protocol::backend::Status;
 use crate::sql::statement::Kind;
@@ -20,10 +21,12 @@ const LOOK_PAUSE: Duration = Duration::from_millis(200);
 /// Writes on their way.
 #[derive(Debug, Default)]
 pub struct Pending {
-    /// Of the open transaction, not yet announced.
+    /// Of the open transaction, whether announced or not.
     transaction: Option<Writes>,
     announced: Vec<(Announced, Writes)>,
     acknowledged: bool,
+    /// The oldest catalog generation under which a write of these was judged.
+    judged: Option<u64>,
 }
 
 impl Pending {
@@ -36,8 +39,12 @@ impl Pending {
 impl Session {
     /// Announces what a unit with these verdicts may commit. `in_block`: a transaction block is open on the server.
     pub(super) fn announce(&mut self, verdicts: &[Arc<Verdict>], in_block: bool) {
-        let sets = verdicts.iter().filter_map(|verdict| Writes::of(&verdict.writes));
+        let sets = verdicts.iter().filter_map(|verdict| writes(verdict));
         let unit = sets.reduce(Writes::and);
+        if unit.is_some() {
+            let generations = verdicts.iter().map(|verdict| verdict.generation);
+            self.pending.judged = generations.chain(self.pending.judged).min();
+        }
         let statements = || verdicts.iter().flat_map(|verdict| &verdict.script.statements);
         let commits = !in_block
             || verdicts.iter().any(|verdict| verdict.script.statements.len() > 1)
@@ -48,9 +55,8 @@ impl Session {
             (Some(before), Some(unit)) => Some(before.and(unit)),
             (before, unit) => before.or(unit),
         };
-        if in_block {
-            self.pending.transaction.clone_from(&all);
-        }
+        // A unit that runs outside a block may open one and leave it open.
+        self.pending.transaction.clone_from(&all);
         if let Some(writes) = all.filter(|_| commits) {
             self.pending.acknowledged = false;
             self.pending
@@ -59,12 +65,24 @@ impl Session {
         }
     }
 
+    /// What is acknowledged for these writes. Under another catalog than they were judged by, such as one with a new trigger, they
+    /// may have been anything.
+    fn as_committed(&self, writes: &Writes) -> Writes {
+        let generation = self.database.generation();
+        if self.pending.judged.is_none_or(|judged| judged == generation) {
+            writes.clone()
+        } else {
+            writes.clone().widened()
+        }
+    }
+
     /// A CommandComplete came: what is announced may be committed. Called before it is forwarded.
     pub(super) fn acknowledge(&mut self, tag: &[u8]) {
         let rolled_back = tag.starts_with(b"ROLLBACK");
         for (_, writes) in &self.pending.announced {
             if !rolled_back || writes.is_unknown() {
-                self.proxy.databases.acknowledge(&self.database, writes);
+                let writes = self.as_committed(writes);
+                self.proxy.acknowledge(&self.database, &writes);
                 self.pending.acknowledged = true;
             }
         }
@@ -72,15 +90,17 @@ impl Session {
 
     /// ReadyForQuery came: the unit's commits, if any, have happened. Called before it is forwarded.
     pub(super) fn ready(&mut self, held: &Held) {
-        for (announced, writes) in self.pending.announced.drain(..) {
+        for (announced, writes) in std::mem::take(&mut self.pending.announced) {
             // An error took back what is known to be written; a procedure may have committed before it.
             if self.pending.acknowledged || writes.is_unknown() {
-                self.proxy.databases.acknowledge(&self.database, &writes);
+                let writes = self.as_committed(&writes);
+                self.proxy.acknowledge(&self.database, &writes);
             }
             self.database.land(announced);
         }
         if held.status == Status::Idle {
             self.pending.transaction = None;
+            self.pending.judged = None;
         }
     }
 
@@ -96,16 +116,20 @@ impl Session {
             place: self.place.clone(),
             process: held.lease.process,
             backend_start: held.lease.login.backend_start.clone(),
-            era: proxy.cluster.view().era,
+            timeline: proxy.cluster.view().timeline,
         };
         self.proxy.tasks.spawn(async move {
             // Counts as committed from now on, and again when it is certain that nothing more can come.
             for (_, writes) in &announced {
-                proxy.databases.acknowledge(&database, writes);
+                proxy.acknowledge(&database, writes);
             }
-            lost.gone(&proxy).await;
+            tokio::select! {
+                () = lost.gone(&proxy) => {}
+                // Nobody is served any more.
+                () = proxy.stop.cancelled() => {}
+            }
             for (announced, writes) in announced {
-                proxy.databases.acknowledge(&database, &writes);
+                proxy.acknowledge(&database, &writes);
                 database.land(announced);
             }
         });
@@ -117,19 +141,20 @@ struct Lost {
     place: super::acquire::Place,
     process: i32,
     backend_start: Box<str>,
-    era: u64,
+    timeline: u32,
 }
 
 impl Lost {
-    /// Waits until the server no longer has the backend, or is no longer the primary that had it.
+    /// Waits until the server no longer has the backend, or another one is the primary. That the control connection was lost too,
+    /// which begins a new era, says nothing of the backend.
     async fn gone(&self, proxy: &super::proxy::Proxy) {
         let sql = format!(
-            "SELECT 1 FROM pg_catalog.pg_stat_activity WHERE pid = {} AND \
-             (backend_start AT TIME ZONE 'UTC')::pg_catalog.text = {}",
+            "SELECT 1 FROM pg_catalog.pg_stat_activity a WHERE a.pid OPERATOR(pg_catalog.=) {} AND {} IN ('', \
+             pg_catalog.to_char(pg_catalog.timezone('UTC', a.backend_start), 'YYYY-MM-DD HH24:MI:SS.US'))",
             self.process,
             crate::sql::ident::quote_literal(&self.backend_start)
         );
-        while proxy.cluster.view().era == self.era {
+        while proxy.cluster.view().timeline == self.timeline {
             if let Ok(mut held) = self.place.primary(proxy).await
                 && let Ok(rows) = held.ask(&sql).await
                 && rows.is_empty()
@@ -139,6 +164,18 @@ impl Lost {
             tokio::time::sleep(LOOK_PAUSE).await;
         }
     }
+}
+
+/// What a text may write.
+fn writes(verdict: &Verdict) -> Option<Writes> {
+    let writes = Writes::of(&verdict.writes)?;
+    let mut statements = verdict.script.statements.iter();
+    let plain = !statements.any(|statement| can_commit(&statement.kind) || calls_unknown(statement));
+    Some(match verdict.writes {
+        WriteSet::Unknown(Why::NoCatalog) if plain => writes.without_names(),
+        WriteSet::Unknown(Why::UnknownRelation) if plain => writes.of_unknown_names(),
+        _ => writes,
+    })
 }
 
 /// Can it commit the transaction that it stands in?

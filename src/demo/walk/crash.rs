@@ -59,13 +59,21 @@ pub(super) async fn killed_replica(walk: &Walk<'_>) -> Result<Vec<Figure>, StepE
 fn figures_of(tally: &Tally, victim: &str, before: &Counts, after: &Counts) -> Vec<Figure> {
     let reads = |phase: Phase| figures::count(tally.reads[phase as usize]);
     vec![
-        Figure::new("reads before", reads(Phase::Before), before.to_string()),
+        Figure::new(
+            "reads before",
+            reads(Phase::Before),
+            format!("by the kill the servers count {before}"),
+        ),
         Figure::new(
             "reads during",
             reads(Phase::During),
             format!("while {victim} was being killed"),
         ),
-        Figure::new("reads after", reads(Phase::After), after.to_string()),
+        Figure::new(
+            "reads after",
+            reads(Phase::After),
+            format!("the servers count {after}"),
+        ),
         Figure::new("errors", "0", "every answer equal to the primary's"),
         Figure::new("longest read", figures::duration(tally.longest), ""),
     ]

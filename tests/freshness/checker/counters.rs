@@ -1,0 +1,147 @@
+//! Counters that writers only raise, in tables of every make, and what of each has been acknowledged.
+//!
+//! Used by the checker's sessions. Invariant: a value is drawn once, is written by one statement, and counts as acknowledged from
+//! the moment its writer has heard so; whoever notes it before a read is sent may demand it of the answer.
+
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use tokio::sync::Mutex;
+
+/// How a counter is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// One row, updated in place.
+    Row,
+    /// Rows are added.
+    Log,
+    /// A trigger on another table writes it.
+    Audit,
+    /// A foreign key's cascade writes it.
+    Child,
+    /// A partition's leaf is written, the parent read.
+    LeafWritten,
+    /// The parent is written, a leaf read.
+    ParentWritten,
+    /// Emptied and filled again in one transaction.
+    Wiped,
+}
+
+/// One counter.
+#[derive(Debug)]
+pub struct Counter {
+    pub kind: Kind,
+    /// The relation that writers name.
+    pub written: String,
+    /// The relation that readers name; its column `n` holds the counter.
+    pub read: String,
+    /// Some of its writers do not tell what they write.
+    pub has_unknown_writers: bool,
+    /// Held by a writer that bears no other beside it.
+    pub alone: Mutex<()>,
+    drawn: AtomicI64,
+    acknowledged: AtomicI64,
+}
+
+impl Counter {
+    fn new(kind: Kind, written: String, read: String, has_unknown_writers: bool) -> Self {
+        Self {
+            kind,
+            written,
+            read,
+            has_unknown_writers,
+            alone: Mutex::default(),
+            drawn: AtomicI64::new(0),
+            acknowledged: AtomicI64::new(0),
+        }
+    }
+
+    /// The next value to write.
+    pub fn draw(&self) -> i64 {
+        self.drawn.fetch_add(1, Ordering::SeqCst) + 1
+    }
+
+    /// Its writer has heard that this value is committed.
+    pub fn acknowledge(&self, value: i64) {
+        self.acknowledged.fetch_max(value, Ordering::SeqCst);
+    }
+
+    /// What a read that is sent from now on must show at least.
+    pub fn acknowledged(&self) -> i64 {
+        self.acknowledged.load(Ordering::SeqCst)
+    }
+}
+
+/// All counters of so many families. Those of the first have only writers whose tables are known beforehand.
+pub fn counters(families: usize) -> Vec<Counter> {
+    let of = |family: usize| {
+        let mine = |kind, written: &str, read: &str, unknown| {
+            let name = |part: &str| part.replace('#', &family.to_string());
+            Counter::new(kind, name(written), name(read), unknown)
+        };
+        [
+            mine(Kind::Row, "row_#", "row_#", family > 0),
+            mine(Kind::Log, "log_#", "log_#", false),
+            mine(Kind::Audit, "source_#", "audit_#", true),
+            mine(Kind::Child, "parent_#", "child_#", false),
+            mine(Kind::LeafWritten, "parts_#_a", "parts_#", false),
+            mine(Kind::ParentWritten, "pieces_#", "pieces_#_b", false),
+            mine(Kind::Wiped, "wiped_#", "wiped_#", true),
+        ]
+    };
+    (0..families).flat_map(of).collect()
+}
+
+/// The statements that make their tables, views and functions.
+pub fn schema(families: usize) -> Vec<String> {
+    let mut all = vec![
+        "CREATE TABLE labels (id int PRIMARY KEY)".to_owned(),
+        "INSERT INTO labels VALUES (1)".to_owned(),
+    ];
+    for family in 0..families {
+        let statements = FAMILY
+            .split(";;")
+            .map(|sql| sql.trim().replace('#', &family.to_string()));
+        all.extend(statements);
+    }
+    for counter in counters(families) {
+        let read = counter.read;
+        let columns = if counter.kind == Kind::Row { "id, n" } else { "n" };
+        all.push(format!("CREATE VIEW {read}_view AS SELECT {columns} FROM {read}"));
+        // Slow enough for a write to be acknowledged while it runs.
+        all.push(format!(
+            "CREATE VIEW {read}_slow AS SELECT r.n FROM {read} r, \
+             (SELECT count(*) AS many FROM generate_series(1, 40000)) g WHERE g.many > 0"
+        ));
+    }
+    all
+}
+
+const FAMILY: &str = "
+CREATE TABLE row_# (id int PRIMARY KEY, n bigint NOT NULL) ;;
+INSERT INTO row_# VALUES (1, 0) ;;
+CREATE FUNCTION raise_row_#(v bigint) RETURNS bigint LANGUAGE sql AS
+    'UPDATE row_# SET n = greatest(n, v) WHERE id = 1 RETURNING n' ;;
+CREATE PROCEDURE put_row_#(v bigint) LANGUAGE plpgsql AS
+    'BEGIN UPDATE row_# SET n = greatest(n, v) WHERE id = 1; COMMIT; PERFORM 1; END' ;;
+CREATE TABLE log_# (n bigint NOT NULL) ;;
+CREATE INDEX ON log_# (n) ;;
+INSERT INTO log_# VALUES (0) ;;
+CREATE TABLE audit_# (n bigint NOT NULL) ;;
+INSERT INTO audit_# VALUES (0) ;;
+CREATE TABLE source_# (n bigint NOT NULL) ;;
+INSERT INTO source_# VALUES (0) ;;
+CREATE FUNCTION audit_source_#() RETURNS trigger LANGUAGE plpgsql AS
+    'BEGIN UPDATE audit_# SET n = greatest(n, NEW.n); RETURN NULL; END' ;;
+CREATE TRIGGER audit AFTER UPDATE ON source_# FOR EACH ROW EXECUTE FUNCTION audit_source_#() ;;
+CREATE TABLE parent_# (id bigint PRIMARY KEY) ;;
+INSERT INTO parent_# VALUES (0) ;;
+CREATE TABLE child_# (n bigint NOT NULL REFERENCES parent_# ON UPDATE CASCADE) ;;
+INSERT INTO child_# VALUES (0) ;;
+CREATE TABLE parts_# (part int NOT NULL, n bigint NOT NULL) PARTITION BY LIST (part) ;;
+CREATE TABLE parts_#_a PARTITION OF parts_# FOR VALUES IN (1) ;;
+INSERT INTO parts_# VALUES (1, 0) ;;
+CREATE TABLE pieces_# (part int NOT NULL, n bigint NOT NULL) PARTITION BY LIST (part) ;;
+CREATE TABLE pieces_#_b PARTITION OF pieces_# FOR VALUES IN (2) ;;
+INSERT INTO pieces_# VALUES (2, 0) ;;
+CREATE TABLE wiped_# (n bigint NOT NULL) ;;
+INSERT INTO wiped_# VALUES (0)";

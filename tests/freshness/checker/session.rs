@@ -1,0 +1,271 @@
+//! One session of the checker: reads and writes at random until the run is over.
+//!
+//! Started by `runs`, many at a time. Invariants: what is acknowledged is noted before a read is sent; what was seen on the
+//! primary is kept for as long as the session lasts; a failure is excused only while the primary is down or changing.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
+use pgladder::demo::cluster::SUPERUSER;
+use pgladder::listener::Bound;
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
+use tokio::sync::RwLock;
+
+use super::counters::Counter;
+use super::disturbance::Outage;
+use super::progress::Progress;
+use super::reads::{Found, ReadPath, Reader};
+use super::report::Report;
+use super::writes::{WritePath, Writer};
+use crate::client::{Client, Failed};
+
+/// Of a thousand operations, so many are writes ...
+const WRITES: u32 = 50;
+/// ... and of a thousand writes so many are of the rare ways.
+const RARE_WRITES: u32 = 80;
+/// Of a thousand operations, so many end the session and begin another.
+const GOODBYES: u32 = 5;
+
+/// What the sessions do.
+#[derive(Debug)]
+pub struct Load {
+    /// The ways to write.
+    pub writes: Vec<WritePath>,
+    /// How many times more often than else a read is made in a transaction, on the primary.
+    pub in_transaction: u32,
+}
+
+impl Load {
+    pub fn everything() -> Self {
+        Self {
+            writes: WritePath::ALL.to_vec(),
+            in_transaction: 1,
+        }
+    }
+
+    /// Commits that others see before the proxy has heard of them, and many who look.
+    pub fn commits_on_their_way() -> Self {
+        Self {
+            writes: vec![WritePath::ReadSlowly],
+            in_transaction: 10,
+        }
+    }
+
+    fn weight(&self, path: ReadPath) -> u32 {
+        match path {
+            ReadPath::InTransaction => path.weight() * self.in_transaction,
+            _ => path.weight(),
+        }
+    }
+}
+
+/// What the sessions share.
+#[derive(Debug)]
+pub struct Run {
+    pub counters: Vec<Counter>,
+    /// By TCP, and by the Unix socket, whose small buffers leave an unread answer with the proxy.
+    pub proxy: [Bound; 2],
+    pub load: Load,
+    /// Writes begun of the rare ways and of the others: each way is taken in its turn.
+    pub turns: [AtomicUsize; 2],
+    pub progress: Progress,
+    /// Held by writers; taken whole by who wants them quiet.
+    pub writing: RwLock<()>,
+    pub outage: Outage,
+    pub report: Mutex<Report>,
+}
+
+impl Run {
+    /// Something is wrong: the run ends.
+    pub fn wrong(&self, what: String) {
+        self.report.lock().wrong.push(what);
+        self.progress.stop();
+    }
+}
+
+/// One session.
+pub struct Session {
+    run: Arc<Run>,
+    number: u64,
+    random: StdRng,
+    prepared: Vec<String>,
+    /// What this session has seen of each counter on the primary.
+    seen: Vec<i64>,
+    /// What it does, for who has to know.
+    doing: String,
+}
+
+impl Session {
+    pub fn new(run: Arc<Run>, number: u64, seed: u64) -> Self {
+        Self {
+            seen: vec![0; run.counters.len()],
+            run,
+            number,
+            random: StdRng::seed_from_u64(seed.wrapping_add(number)),
+            prepared: Vec::new(),
+            doing: String::new(),
+        }
+    }
+
+    /// Works until the run is over.
+    pub async fn work(mut self) {
+        let mut client = None;
+        while self.run.progress.begin() {
+            let before = self.run.outage.phase();
+            let connected = match client.take() {
+                Some(client) => Ok(client),
+                None => self.connect().await,
+            };
+            let done = match connected {
+                Ok(mut connected) => self.operate(&mut connected).await.map(|stays| {
+                    client = stays.then_some(connected);
+                }),
+                Err(failed) => Err(failed),
+            };
+            if let Err(failed) = done {
+                self.fail(before, &failed);
+            }
+            self.run.progress.end();
+        }
+    }
+
+    async fn connect(&mut self) -> Result<Client, Failed> {
+        "its login".clone_into(&mut self.doing);
+        self.prepared.clear();
+        self.seen.fill(0);
+        let to = &self.run.proxy[usize::try_from(self.number % 2).expect("one of two")];
+        Client::connect(to, SUPERUSER, "postgres").await
+    }
+
+    fn fail(&self, before: u64, failed: &Failed) {
+        if self.run.outage.excuses(before) {
+            self.run.report.lock().failures += 1;
+        } else {
+            self.run.wrong(format!(
+                "session {} failed at {}: {failed}",
+                self.number, self.doing
+            ));
+        }
+    }
+
+    /// One operation; false when the session is to end.
+    async fn operate(&mut self, client: &mut Client) -> Result<bool, Failed> {
+        if self.random.random_ratio(WRITES, 1_000) {
+            let path = self.write(client).await?;
+            if path.is_unknown() {
+                // It may have left something in the session, which then keeps its server connection.
+                if self.random.random() {
+                    return Ok(false);
+                }
+                client.query("DISCARD ALL").await?;
+                self.prepared.clear();
+            }
+        } else {
+            let counter = self.counter();
+            let path = self.way_to_read(counter);
+            self.read(client, path, counter).await?;
+        }
+        Ok(!self.random.random_ratio(GOODBYES, 1_000))
+    }
+
+    /// Writes, and reads it back by any way.
+    async fn write(&mut self, client: &mut Client) -> Result<WritePath, Failed> {
+        let run = Arc::clone(&self.run);
+        let rarely = self.random.random_ratio(RARE_WRITES, 1_000);
+        let (rare, mut ways): (Vec<WritePath>, Vec<WritePath>) =
+            run.load.writes.iter().partition(|path| path.is_rare());
+        let rarely = rarely && !rare.is_empty();
+        if rarely {
+            ways = rare;
+        }
+        let turn = run.turns[usize::from(rarely)].fetch_add(1, Ordering::Relaxed);
+        let path = ways[turn % ways.len()];
+        let suited: Vec<usize> = (0..run.counters.len())
+            .filter(|at| path.suits(&run.counters[*at]))
+            .collect();
+        let mut any = || suited[self.random.random_range(0..suited.len())];
+        let (at, other) = (any(), any());
+        self.doing = format!("{path:?} of {}", run.counters[at].written);
+        {
+            let _quiet = run.writing.read().await;
+            let mut writer = Writer {
+                client: &mut *client,
+                prepared: &mut self.prepared,
+                progress: &run.progress,
+            };
+            writer
+                .write(path, &run.counters[at], &run.counters[other])
+                .await?;
+        }
+        *run.report.lock().writes.entry(path).or_default() += 1;
+        let way = self.way_to_read(at);
+        self.read(client, way, at).await?;
+        Ok(path)
+    }
+
+    async fn read(&mut self, client: &mut Client, path: ReadPath, at: usize) -> Result<(), Failed> {
+        let run = Arc::clone(&self.run);
+        let counter = &run.counters[at];
+        self.doing = format!("{path:?} of {}", counter.read);
+        let floor = counter.acknowledged();
+        let mut reader = Reader {
+            client,
+            prepared: &mut self.prepared,
+        };
+        let found = reader.read(path, counter).await?;
+        let whence = |what: &str, least: i64| {
+            format!(
+                "operation {}, session {}, {path:?} of {}: {} is less than {least}, {what}; {:?}",
+                run.progress.done(),
+                self.number,
+                counter.read,
+                found.value,
+                found.last
+            )
+        };
+        if found.value < floor {
+            run.wrong(whence("which was acknowledged before the read was sent", floor));
+        } else if found.value < self.seen[at] && !counter.has_unknown_writers {
+            run.wrong(whence(
+                "which this session has read on the primary",
+                self.seen[at],
+            ));
+        }
+        self.note(path, at, &found);
+        Ok(())
+    }
+
+    fn note(&mut self, path: ReadPath, at: usize, found: &Found) {
+        let mut report = self.run.report.lock();
+        let served = &found.last.served_by;
+        report.reads.entry(path).or_default().count(served);
+        if served == "primary" {
+            *report.reasons.entry(found.last.reason.clone()).or_default() += 1;
+            self.seen[at] = self.seen[at].max(found.value);
+        }
+    }
+
+    fn way_to_read(&mut self, at: usize) -> ReadPath {
+        let (counter, load) = (&self.run.counters[at], &self.run.load);
+        let suited = || ReadPath::ALL.into_iter().filter(|path| path.suits(counter));
+        let all: u32 = suited().map(|path| load.weight(path)).sum();
+        let mut place = self.random.random_range(0..all);
+        for path in suited() {
+            match place.checked_sub(load.weight(path)) {
+                Some(rest) => place = rest,
+                None => return path,
+            }
+        }
+        unreachable!("the place lies below the sum of the weights")
+    }
+
+    /// Any counter, the first ones more often.
+    fn counter(&mut self) -> usize {
+        let all = self.run.counters.len();
+        self.random
+            .random_range(0..all)
+            .min(self.random.random_range(0..all))
+    }
+}
