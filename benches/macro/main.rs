@@ -154,9 +154,9 @@ async fn measure_load(
                     Entry::Occupied(entry) => entry.into_mut(),
                     Entry::Vacant(entry) => entry.insert(site.open(door, cached, CLIENTS_MAX)?),
                 };
-                let warm_up_seconds = if round == 1 { plan.warm_up_seconds } else { 0 };
+                let warm_up = if round == 1 { plan.warm_up_seconds } else { 0 };
                 let through = format!("{} through {}", name(workload), door.name());
-                let figure = load_on(opened, load, workload, [warm_up_seconds, plan.seconds]).await;
+                let figure = load_on(opened, load, workload, warm_up, plan.seconds).await;
                 let figure = figure.with_context(|| through.clone())?;
                 say(format_args!(
                     "round {round} of {}: {through}: {:.0} TPS",
@@ -182,7 +182,8 @@ async fn load_on(
     opened: &mut Opened,
     load: &Load,
     workload: Workload,
-    [warm_up_seconds, seconds]: [u32; 2],
+    warm_up_seconds: u32,
+    seconds: u32,
 ) -> anyhow::Result<Figure> {
     opened.until_served(&load.example(workload)).await?;
     if warm_up_seconds > 0 {

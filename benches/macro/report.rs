@@ -88,7 +88,7 @@ fn title(workload: Workload) -> String {
     match workload.part {
         Part::Point => format!("Point reads, {protocol}, no cache"),
         Part::Dashboard => {
-            format!("Dashboard, {protocol}: pgladder and Pgpool-II answer from their caches, and ask no node")
+            format!("Dashboard, {protocol}: pgladder and Pgpool-II with their caches")
         }
         Part::Connect => "Connect, one point read, disconnect".to_owned(),
         Part::Memory => "Memory".to_owned(),
