@@ -26,6 +26,7 @@ use pgladder::freshness::catalogs::CatalogSource;
 use pgladder::freshness::clocks::Clocks;
 use pgladder::freshness::database::Database;
 use pgladder::freshness::databases::{DatabaseSettings, Databases};
+use pgladder::freshness::guards::Guards;
 use pgladder::protocol::frame;
 use pgladder::protocol::scanner::{Scanner, Step};
 use pgladder::session::unit;
@@ -229,6 +230,7 @@ impl Shop {
             let databases = DatabaseSettings {
                 allowed: Arc::default(),
                 source,
+                guards: Guards::default(),
             };
             let (tasks, stop, ticks) = (TaskTracker::new(), CancellationToken::new(), Arc::default());
             let nodes = Cluster::start(settings, Arc::clone(&ticks), &tasks, &stop);
@@ -236,7 +238,7 @@ impl Shop {
             let database = databases.open("postgres");
             // Before the cluster has found its primary, a load ends without a catalog.
             tokio::time::timeout(PATIENCE, async {
-                while database.catalog().is_none() {
+                while database.catalog(database.doubts()).is_none() {
                     tokio::time::sleep(Duration::from_millis(10)).await;
                 }
             })
@@ -258,7 +260,8 @@ impl Shop {
             path: Arc::clone(path),
             sql: shared,
         };
-        self.database.verdict(&subject, sql).replica.is_ok()
+        let as_of = self.database.doubts();
+        self.database.verdict(&subject, sql, as_of).replica.is_ok()
     }
 }
 
