@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::effects::Effects;
 use super::path::Path;
+use super::remembered::Remembered;
 use super::snapshot::{Allowed, Catalog, Reach, is_system_schema};
 use super::verdict::{Oid, ReadSet, Verdict, Why, WriteSet};
 use crate::sql::is_catalog_type;
@@ -106,6 +107,7 @@ fn judge(scope: Option<Scope<'_>>, generation: u64, script: Arc<Script>) -> Verd
         aggregates: effects.aggregates || script.statements.iter().any(|statement| statement.aggregates),
         reads_settings: effects.settings,
         leaves_state: effects.leaves_state,
+        ruled: Remembered::default(),
         script,
     }
 }

@@ -11,6 +11,7 @@ mod fingerprint;
 mod judge;
 mod load;
 mod path;
+pub mod remembered;
 mod snapshot;
 #[cfg(test)]
 mod tests;

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use super::remembered::Remembered;
 use crate::sql::statement::{Script, Statement};
 
 /// A table's `pg_class.oid`.
@@ -32,6 +33,8 @@ pub struct Verdict {
     pub reads_settings: bool,
     /// What it may leave behind in the session that its text does not tell (a user function, DO, CALL, a user trigger).
     pub leaves_state: bool,
+    /// The first cache rule about its tables or its shape.
+    pub ruled: Remembered,
 }
 
 impl Verdict {

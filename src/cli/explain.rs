@@ -6,6 +6,7 @@
 use std::fmt::Write as _;
 use std::io::Write;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use clap::Args;
@@ -15,6 +16,7 @@ use tokio_postgres::Client;
 use super::Failure;
 use super::control::{self, Login};
 use super::options::ConfigOptions;
+use crate::cache::rules::{Rule, Text};
 use crate::catalog::verdict::{Oid, ReadSet, Verdict, WriteSet};
 use crate::catalog::{Allowed, Catalog, Path, judge_without_catalog};
 use crate::config::{CacheWhat, Config};
@@ -139,11 +141,15 @@ fn explain(sql: &str, config: &Config, scene: &Scene) -> String {
     let mut line = |name: &str, what: &str| {
         writeln!(text, "{name:12} {what}").expect("a string takes what is written");
     };
+    let rule = rule(sql, &verdict, config, scene);
     line("route", &format!("{place}: {because}"));
-    line("cache", &cacheability(&verdict, config));
+    line("cache", &cacheability(&verdict, config, rule.as_deref()));
     line("reads", &reads(&verdict, scene));
     line("writes", &writes(&verdict, scene));
-    line("freshness", &freshness(&verdict, config));
+    line("freshness", &freshness(&verdict, config, rule.as_deref()));
+    if let Some(rule) = &rule {
+        line("rule", &rule.to_string());
+    }
     line("fingerprint", &format!("{:016x}", sql::fingerprint(sql)));
     line("catalog", &scene.source);
     for unknown in &hints.unknown {
@@ -159,7 +165,24 @@ fn allowed(config: &Config) -> Allowed {
     }
 }
 
-fn cacheability(verdict: &Verdict, config: &Config) -> String {
+/// The first cache rule about it. Without a catalog none about a table is found.
+fn rule(sql: &str, verdict: &Verdict, config: &Config, scene: &Scene) -> Option<Arc<Rule>> {
+    let text = Text {
+        sql: sql.as_bytes(),
+        verdict: &verdict.ruled,
+        statement: None,
+    };
+    let tables = || match (&verdict.reads, &scene.catalog) {
+        (ReadSet::Tables(tables), Some(catalog)) => {
+            let names = tables.iter().filter_map(|oid| catalog.table_name(*oid));
+            (names.cloned().collect(), true)
+        }
+        _ => (Vec::new(), true),
+    };
+    crate::serve::rules(config).find(&text, tables).cloned()
+}
+
+fn cacheability(verdict: &Verdict, config: &Config, rule: Option<&Rule>) -> String {
     let cache = &config.cache;
     if let Err(why) = verdict.cache {
         return format!("no: {}", in_words(why));
@@ -170,17 +193,26 @@ fn cacheability(verdict: &Verdict, config: &Config) -> String {
     if verdict.script.hints.cache == Some(false) {
         return "no: asked for by hint".to_owned();
     }
-    let all = cache.what == CacheWhat::AllReads || verdict.script.hints.cache == Some(true);
-    if !all && !verdict.aggregates {
-        return "no: it does not aggregate, and cache.what = \"aggregates\"".to_owned();
-    }
-    let of = if verdict.aggregates {
-        "it aggregates"
-    } else {
-        "all reads are"
+    let hinted = verdict.script.hints.cache == Some(true);
+    let ruled = rule.and_then(|rule| Some((rule.number, rule.decision.cache?)));
+    let of = match ruled {
+        _ if hinted => "asked for by hint".to_owned(),
+        Some((number, false)) => return format!("no: rule {number} forbids it"),
+        Some((number, true)) => format!("rule {number} asks for it"),
+        None if verdict.aggregates => "it aggregates".to_owned(),
+        None if cache.what == CacheWhat::AllReads => "all reads are".to_owned(),
+        None => return "no: it does not aggregate, and cache.what = \"aggregates\"".to_owned(),
     };
-    let ttl = humane(cache.ttl);
-    format!("yes: {of}; an answer is at most {ttl} old (cache.ttl)")
+    let (ttl, by) = ttl(config, rule);
+    format!("yes: {of}; an answer is at most {} old ({by})", humane(ttl))
+}
+
+/// The longest age of an answer, and what sets it.
+fn ttl(config: &Config, rule: Option<&Rule>) -> (Duration, String) {
+    match rule.and_then(|rule| Some((rule.number, rule.decision.ttl?))) {
+        Some((number, ttl)) => (ttl, format!("rule {number}")),
+        None => (config.cache.ttl, "cache.ttl".to_owned()),
+    }
 }
 
 /// Tables by name; without a catalog, as they are written.
@@ -248,22 +280,33 @@ fn names(tables: &[Oid], scene: &Scene) -> String {
 }
 
 /// The level, and what bounds a write that the proxy does not see.
-fn freshness(verdict: &Verdict, config: &Config) -> String {
-    let configured = config.freshness.level.to_string();
+fn freshness(verdict: &Verdict, config: &Config, rule: Option<&Rule>) -> String {
+    let ruled = rule.and_then(|rule| {
+        Some((
+            rule.decision.level?.to_string(),
+            format!("by rule {}", rule.number),
+        ))
+    });
+    let (configured, from) = ruled.unwrap_or_else(|| {
+        (
+            config.freshness.level.to_string(),
+            "by freshness.level".to_owned(),
+        )
+    });
     let (level, by) = match verdict.script.hints.freshness.as_deref() {
-        Some(hint) if hint.parse::<Level>().is_ok() => (hint, "by hint"),
-        Some(_) => (configured.as_str(), "by freshness.level; the hint names no level"),
-        None => (configured.as_str(), "by freshness.level"),
+        Some(hint) if hint.parse::<Level>().is_ok() => (hint, "by hint".to_owned()),
+        Some(_) => (configured.as_str(), format!("{from}; the hint names no level")),
+        None => (configured.as_str(), from),
     };
-    let cached = humane(config.cache.ttl);
-    let lag = humane(config.cluster.lag_max);
+    let (cached, bound) = ttl(config, rule);
+    let (cached, lag) = (humane(cached), humane(config.cluster.lag_max));
     format!(
-        "{level}, {by}; a write made past the proxy may stay unseen for {cached} in the cache (cache.ttl), \
+        "{level}, {by}; a write made past the proxy may stay unseen for {cached} in the cache ({bound}), \
          {lag} on a replica (cluster.lag_max)"
     )
 }
 
-fn humane(duration: std::time::Duration) -> String {
+fn humane(duration: Duration) -> String {
     crate::config::show_duration(duration)
 }
 
@@ -282,8 +325,15 @@ fn in_words(reason: impl std::fmt::Debug) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{CacheRule, Freshness, RuleSubject};
 
     fn without_catalog(sql: &str) -> String {
+        with_rules(sql, Vec::new())
+    }
+
+    fn with_rules(sql: &str, rules: Vec<CacheRule>) -> String {
+        let mut config = Config::default();
+        config.cache.rules = rules;
         let scene = Scene {
             catalog: None,
             source: "none".to_owned(),
@@ -291,7 +341,7 @@ mod tests {
             read_committed: true,
             odd_strings: false,
         };
-        explain(sql, &Config::default(), &scene)
+        explain(sql, &config, &scene)
     }
 
     fn check(sql: &str, lines: &[&str]) {
@@ -335,6 +385,24 @@ mod tests {
             &"x".repeat(40_000),
             &["route        primary: the statement is longer"],
         );
+    }
+
+    #[test]
+    fn the_rule_about_a_text_is_told() {
+        let rule = CacheRule {
+            subject: RuleSubject::Pattern("select count(*)*".to_owned()),
+            ttl: Some(Duration::from_secs(30)),
+            freshness: Some(Freshness::Strict),
+            cache: Some(false),
+        };
+        let text = with_rules("SELECT count(*) FROM deals", vec![rule]);
+        for wanted in [
+            "cache        no: no catalog",
+            "freshness    strict, by rule 1; a write made past the proxy may stay unseen for 30s in the cache (rule 1)",
+            "rule         1: pattern select count(*)*",
+        ] {
+            assert!(text.contains(wanted), "wanted {wanted}\nfound\n{text}");
+        }
     }
 
     #[test]

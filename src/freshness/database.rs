@@ -15,8 +15,8 @@ use tokio::sync::Notify;
 use super::clocks::{Clocks, Mark, Note, Scope};
 use super::fence::Fence;
 use super::guards::Guards;
-use crate::catalog::verdict::{Oid, Verdict, WriteSet};
-use crate::catalog::{Allowed, Catalog, Subject, Verdicts, judge_without_catalog};
+use crate::catalog::verdict::{Oid, ReadSet, Verdict, WriteSet};
+use crate::catalog::{Allowed, Catalog, QualifiedName, Subject, Verdicts, judge_without_catalog};
 use crate::cluster::Ticks;
 use crate::protocol::lsn::Lsn;
 use crate::sql::analyze;
@@ -130,6 +130,18 @@ impl Database {
         let catalog = self.catalog.load_full()?;
         let holds = catalog.generation == self.generation() && self.is_verified(as_of);
         holds.then_some(catalog)
+    }
+
+    /// The names of the tables that a verdict reads, and whether they are of its own generation, so that they hold as long as it.
+    pub fn names_of(&self, verdict: &Verdict) -> (Vec<QualifiedName>, bool) {
+        let ReadSet::Tables(tables) = &verdict.reads else {
+            return (Vec::new(), true);
+        };
+        let Some(catalog) = self.latest_catalog() else {
+            return (Vec::new(), tables.is_empty());
+        };
+        let names = tables.iter().filter_map(|oid| catalog.table_name(*oid));
+        (names.cloned().collect(), catalog.generation == verdict.generation)
     }
 
     /// The latest event after which the catalog may have changed.

@@ -23,6 +23,21 @@ pub enum Level {
     Ttl(Duration),
 }
 
+impl Level {
+    /// The one of both under which a read may miss less.
+    #[must_use]
+    pub fn stricter(self, other: Self) -> Self {
+        let rank = |level: Self| match level {
+            Self::Strict => (0, Duration::ZERO),
+            Self::Fresh => (1, Duration::ZERO),
+            Self::Session => (2, Duration::ZERO),
+            Self::Bounded(age) => (3, age),
+            Self::Ttl(age) => (4, age),
+        };
+        if rank(other) < rank(self) { other } else { self }
+    }
+}
+
 impl fmt::Display for Level {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -96,6 +111,25 @@ mod tests {
         check("bounded 250ms", Level::Bounded(Duration::from_millis(250)));
         check("ttl 15m", Level::Ttl(Duration::from_secs(900)));
         check("ttl 1d", Level::Ttl(Duration::from_secs(86_400)));
+    }
+
+    #[test]
+    fn of_two_levels_the_one_that_misses_less_is_stricter() {
+        let short = Level::Ttl(Duration::from_secs(1));
+        let long = Level::Ttl(Duration::from_secs(2));
+        for (one, other, wanted) in [
+            (Level::Strict, Level::Fresh, Level::Strict),
+            (Level::Session, Level::Fresh, Level::Fresh),
+            (
+                Level::Bounded(Duration::from_secs(60)),
+                short,
+                Level::Bounded(Duration::from_secs(60)),
+            ),
+            (long, short, short),
+        ] {
+            assert_eq!(one.stricter(other), wanted);
+            assert_eq!(other.stricter(one), wanted);
+        }
     }
 
     #[test]

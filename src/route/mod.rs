@@ -120,6 +120,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::catalog::remembered::Remembered;
     use crate::catalog::verdict::{ReadSet, WriteSet};
     use crate::sql::statement::{Hints, Script};
 
@@ -146,6 +147,7 @@ mod tests {
             aggregates: false,
             reads_settings: false,
             leaves_state: false,
+            ruled: Remembered::default(),
         }
     }
 

@@ -33,7 +33,7 @@ use crate::session::{self, Client, Parts, Proxy};
 pub use reload::Origins;
 use reload::Reloading;
 use settings::Secrets;
-pub use settings::{cluster_settings, host_and_port, server_tls};
+pub use settings::{cluster_settings, host_and_port, rules, server_tls};
 
 /// Why the proxy cannot serve.
 #[derive(Debug, thiserror::Error)]

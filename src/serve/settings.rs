@@ -14,10 +14,13 @@ use tokio_util::task::TaskTracker;
 
 use super::ServeError;
 use crate::auth::{AuthSettings, Method, QuerySettings, UserSecret};
+use crate::cache::rules::{Decision, Pattern, Rules, Subject};
 use crate::cache::store::Limits;
 use crate::catalog::Allowed;
 use crate::cluster::{Cluster, ClusterSettings, LagLimit, NodeId, PasswordLookup};
-use crate::config::{self, AuthMethod, CacheWhat, ClientTlsMode, Config, Endpoint, ServerTlsMode};
+use crate::config::{
+    self, AuthMethod, CacheWhat, ClientTlsMode, Config, Endpoint, RuleSubject, ServerTlsMode,
+};
 use crate::freshness::catalogs::CatalogSource;
 use crate::freshness::databases::DatabaseSettings;
 use crate::freshness::guards::Guards;
@@ -268,7 +271,29 @@ pub(super) fn session(config: &Config) -> SessionSettings {
             min_cost: Duration::from_millis(cache.min_cost_ms),
             entry_bytes_max: saturated(cache.entry_bytes_max),
         },
+        rules: Arc::new(rules(config)),
     }
+}
+
+/// The cache's rules, as the session and `explain` apply them.
+pub fn rules(config: &Config) -> Rules {
+    Rules::new(config.cache.rules.iter().map(|rule| {
+        let subject = match &rule.subject {
+            RuleSubject::Table(table) => Subject::table(table),
+            RuleSubject::Fingerprint(fingerprint) => Subject::Fingerprint(*fingerprint),
+            RuleSubject::Pattern(pattern) => Subject::Pattern(Pattern::new(pattern)),
+        };
+        // A level that cannot be read is the strictest, as above.
+        let level = rule
+            .freshness
+            .map(|level| level.to_string().parse().unwrap_or(Level::Strict));
+        let decision = Decision {
+            ttl: rule.ttl,
+            level,
+            cache: rule.cache,
+        };
+        (subject, decision)
+    }))
 }
 
 pub(super) fn auth(config: &Config) -> Result<AuthSettings, ServeError> {

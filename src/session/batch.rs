@@ -10,12 +10,14 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use super::exchange::Until;
 use super::own::Own;
-use super::perform::{Around, Messages, Work};
+use super::perform::{Around, Cacheable, Messages, Work};
 use super::query::{Asking, Turned};
 use super::run::{Block, Goodbye, Session};
 use super::statements::{Bound, ClientStatement, Portal};
 use super::unit::End;
-use crate::cache::key::{Form, Key};
+use crate::cache::key::Form;
+use crate::cache::rules::Rule;
+use crate::catalog::remembered::Remembered;
 use crate::catalog::verdict::Verdict;
 use crate::freshness::level::Level;
 use crate::pool::{PreparedStatement, ServerName};
@@ -183,6 +185,7 @@ impl Reader<'_> {
                 types: oids.collect(),
             },
             types,
+            ruled: Remembered::default(),
         });
         let name = Bytes::copy_from_slice(&name);
         if !duplicate {
@@ -252,14 +255,18 @@ impl Session {
         if self.held.is_none() && self.answer_locally(&messages) {
             return Ok(());
         }
-        let verdicts: Vec<Arc<Verdict>> = verdicts(&messages).cloned().collect();
-        let mut level = self.proxy.settings().level;
-        for verdict in &verdicts {
-            level = self.level_of(verdict);
+        let (mut verdicts, mut level, mut rule) = (Vec::new(), None, None);
+        for (verdict, statement) in judged(&messages) {
+            rule = self.rule(verdict, &statement.parsed.sql, Some(&statement.ruled));
+            let own = self.level_of(verdict, rule.as_deref());
+            level = Some(level.map_or(own, |level: Level| level.stricter(own)));
+            verdicts.push(Arc::clone(verdict));
         }
+        let level = level.unwrap_or_else(|| self.proxy.settings().level);
         let mut work = self.work(&messages, level);
         work.verdicts = verdicts;
-        work.cached = self.cached(&messages, level);
+        work.cached = self.cached(&messages, level, rule.as_deref());
+        work.rule = rule;
         self.perform(&work).await
     }
 
@@ -269,6 +276,7 @@ impl Session {
         Work {
             verdicts: Vec::new(),
             level,
+            rule: None,
             cached: None,
             until: if synced { Until::Ready } else { Until::Answered },
             extended: true,
@@ -277,7 +285,7 @@ impl Session {
     }
 
     /// Where the cache would have the batch's answer: `[Parse] Bind [Describe] Execute Sync`, all of one statement.
-    fn cached(&self, messages: &[Message], level: Level) -> Option<(Key, Around)> {
+    fn cached(&self, messages: &[Message], level: Level, rule: Option<&Rule>) -> Option<Cacheable> {
         let (parse, rest) = match messages {
             [
                 Message::Parse(Parsing {
@@ -326,12 +334,13 @@ impl Session {
         let asking = Asking {
             verdict: &bound.verdict,
             level,
+            rule,
             form,
             sql: &bound.statement.parsed.sql,
             types: &bound.statement.types,
             bind: suffix,
         };
-        self.key(&asking).map(|key| (key, Around { parse, bind: true }))
+        self.cacheable(&asking, Around { parse, bind: true })
     }
 
     /// Answers a batch that no server needs to see; false where one has to.
@@ -516,19 +525,23 @@ fn has_no_values(suffix: &[u8]) -> bool {
 }
 
 /// What the batch parses, binds and executes; a portal that it binds itself counts once.
-fn verdicts(messages: &[Message]) -> impl Iterator<Item = &Arc<Verdict>> {
+fn judged(messages: &[Message]) -> impl Iterator<Item = (&Arc<Verdict>, &Arc<ClientStatement>)> {
     let mut latest = None;
     messages.iter().filter_map(move |message| match message {
-        Message::Parse(Parsing { verdict, .. }) => Some(verdict),
+        Message::Parse(Parsing {
+            verdict, statement, ..
+        }) => Some((verdict, statement)),
         Message::Bind(Binding {
             bound: Some(bound), ..
         }) => {
             latest = Some(bound);
-            Some(&bound.verdict)
+            Some((&bound.verdict, &bound.statement))
         }
         Message::Execute {
             bound: Some(bound), ..
-        } if !latest.is_some_and(|latest| Arc::ptr_eq(latest, bound)) => Some(&bound.verdict),
+        } if !latest.is_some_and(|latest| Arc::ptr_eq(latest, bound)) => {
+            Some((&bound.verdict, &bound.statement))
+        }
         _ => None,
     })
 }

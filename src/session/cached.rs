@@ -12,7 +12,7 @@ use bytes::Bytes;
 use super::acquire::Refusal;
 use super::held::{Held, sqlstate};
 use super::last::{Last, Reason, ServedBy};
-use super::perform::Around;
+use super::perform::{Cacheable, Work};
 use super::proxy::Counters;
 use super::run::{Block, Goodbye, Session};
 use crate::cache::entry::{Answer, Entry};
@@ -40,6 +40,7 @@ pub enum Found {
 /// A fill under way.
 pub struct Filling {
     key: Key,
+    ttl: Duration,
     permit: Permit,
     /// What was noted before it was sent.
     pub begun: Begun,
@@ -49,17 +50,17 @@ impl Session {
     /// Looks an answer up; waits for another's execution where that may be shared.
     pub(super) async fn look_up(
         &mut self,
-        key: &Key,
-        around: &Around,
+        work: &Work<'_>,
+        wanted: &Cacheable,
         tables: &[Oid],
-        level: Level,
     ) -> Result<Found, Goodbye> {
+        let key = &wanted.key;
         let arrived = self.database.begin(tables).note;
         for _ in 0..FLIGHTS_MAX {
-            match self.entry(key, level) {
+            match self.entry(wanted, work.level) {
                 Some(Ok(entry)) => {
                     Counters::count(&self.proxy.counters.hits);
-                    self.serve_entry(&entry, around, Reason::Hit, level);
+                    self.serve_entry(&entry, work, wanted, Reason::Hit);
                     return Ok(Found::Served);
                 }
                 Some(Err(())) => return Ok(Found::Bypass),
@@ -73,12 +74,18 @@ impl Session {
                 Seat::Lead(permit) => {
                     // Another may have stored it between the look and the seat.
                     let stored = self.proxy.store.find(key);
-                    if stored.is_some_and(|entry| self.is_good(&entry, level)) {
+                    if stored.is_some_and(|entry| self.is_good(&entry, wanted, work.level)) {
                         continue;
                     }
                     Counters::count(&self.proxy.counters.misses);
                     let key = key.clone();
-                    return Ok(Found::Fill(Filling { key, permit, begun }));
+                    let ttl = wanted.ttl;
+                    return Ok(Found::Fill(Filling {
+                        key,
+                        ttl,
+                        permit,
+                        begun,
+                    }));
                 }
                 Seat::Share(waiter) => (waiter, true),
                 Seat::Queue(waiter) => (waiter, !self.database.guards_flights()),
@@ -91,7 +98,7 @@ impl Session {
             match outcome {
                 Outcome::Answered(entry) if shares => {
                     Counters::count(&self.proxy.counters.shared);
-                    self.serve_entry(&entry, around, Reason::Shared, level);
+                    self.serve_entry(&entry, work, wanted, Reason::Shared);
                     return Ok(Found::Served);
                 }
                 Outcome::Failed(frame) if shares => {
@@ -106,24 +113,26 @@ impl Session {
 
     /// The entry of a key if it may be served; `Err` when it is there, but a write that this session may have seen is on its
     /// way.
-    fn entry(&self, key: &Key, level: Level) -> Option<Result<Arc<Entry>, ()>> {
-        let entry = self.proxy.store.find(key)?;
-        if self.is_good(&entry, level) {
+    fn entry(&self, wanted: &Cacheable, level: Level) -> Option<Result<Arc<Entry>, ()>> {
+        let entry = self.proxy.store.find(&wanted.key)?;
+        if self.is_good(&entry, wanted, level) {
             return Some(Ok(entry));
         }
         if entry.in_time(Instant::now()) && self.database.is_current(&entry.note) == Currency::InFlight {
             return Some(Err(()));
         }
-        self.proxy.store.remove(key, &entry);
+        self.proxy.store.remove(&wanted.key, &entry);
         None
     }
 
-    fn is_good(&self, entry: &Entry, level: Level) -> bool {
+    /// The TTL is the one of now, where that is shorter than at the fill.
+    fn is_good(&self, entry: &Entry, wanted: &Cacheable, level: Level) -> bool {
         let now = Instant::now();
         if let Level::Ttl(age) = level {
             return entry.age(now) < age;
         }
         entry.in_time(now)
+            && entry.age(now) < wanted.ttl
             && match self.database.is_current(&entry.note) {
                 Currency::Current => true,
                 Currency::InFlight => !self.saw_primary,
@@ -131,7 +140,8 @@ impl Session {
             }
     }
 
-    fn serve_entry(&mut self, entry: &Entry, around: &Around, reason: Reason, level: Level) {
+    fn serve_entry(&mut self, entry: &Entry, work: &Work<'_>, wanted: &Cacheable, reason: Reason) {
+        let around = &wanted.around;
         let out = &mut self.wire.out;
         if let Some((name, statement)) = &around.parse {
             out.extend_from_slice(backend::PARSE_COMPLETE);
@@ -149,7 +159,9 @@ impl Session {
             node: Some(Arc::clone(&entry.node)),
             reason,
             age: Some(entry.age(Instant::now())),
-            level,
+            level: work.level,
+            ttl: Some(wanted.ttl),
+            rule: work.rule.clone(),
         };
         self.statements.end_transaction();
         self.ready_for_query();
@@ -204,7 +216,7 @@ impl Filling {
             note: self.begun.note.clone(),
             node: Arc::clone(&held.address),
             asked_at,
-            ttl: session.proxy.settings().cache.ttl,
+            ttl: self.ttl,
             cost: asked_at.elapsed().max(Duration::from_nanos(1)),
         };
         if !self.begun.in_flight && session.database.may_share(&self.begun.note) {

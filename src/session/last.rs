@@ -7,11 +7,20 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::cache::rules::Rule;
 use crate::freshness::level::Level;
 use crate::route::Because;
 
 /// The columns of `SHOW pgladder.last`.
-pub const COLUMNS: [&str; 5] = ["served_by", "node", "reason", "age_ms", "freshness"];
+pub const COLUMNS: [&str; 7] = [
+    "served_by",
+    "node",
+    "reason",
+    "age_ms",
+    "freshness",
+    "ttl_ms",
+    "rule",
+];
 
 /// Who answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,6 +105,10 @@ pub struct Last {
     pub age: Option<Duration>,
     /// The level that it ran under.
     pub level: Level,
+    /// How old an answer of it may be, where it may be cached.
+    pub ttl: Option<Duration>,
+    /// The cache rule about it.
+    pub rule: Option<Arc<Rule>>,
 }
 
 impl Last {
@@ -107,17 +120,22 @@ impl Last {
             reason: Reason::Own,
             age: None,
             level,
+            ttl: None,
+            rule: None,
         }
     }
 
     /// The values in the order of `COLUMNS`.
-    pub fn row(&self) -> [Option<String>; 5] {
+    pub fn row(&self) -> [Option<String>; 7] {
+        let milliseconds = |duration: Duration| duration.as_millis().to_string();
         [
             Some(self.served_by.to_string()),
             self.node.as_deref().map(str::to_owned),
             Some(self.reason.to_string()),
-            self.age.map(|age| age.as_millis().to_string()),
+            self.age.map(milliseconds),
             Some(self.level.to_string()),
+            self.ttl.map(milliseconds),
+            self.rule.as_ref().map(ToString::to_string),
         ]
     }
 }
@@ -134,9 +152,14 @@ mod tests {
             reason: Reason::Hit,
             age: Some(Duration::from_millis(1_500)),
             level: Level::Fresh,
+            ttl: Some(Duration::from_secs(60)),
+            rule: None,
         };
         let row = last.row().map(Option::unwrap_or_default);
-        assert_eq!(row, ["cache", "db1:5432", "cache hit", "1500", "fresh"]);
+        assert_eq!(
+            row,
+            ["cache", "db1:5432", "cache hit", "1500", "fresh", "60000", ""]
+        );
         assert_eq!(Last::own(Level::Strict).row()[1], None);
     }
 }

@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::acquire::{Refusal, bring_to};
 use super::cached::{Filling, Found};
@@ -19,6 +19,7 @@ use super::run::{Block, Goodbye, Session};
 use super::sequences;
 use super::statements::ClientStatement;
 use crate::cache::key::Key;
+use crate::cache::rules::Rule;
 use crate::catalog::verdict::{Oid, ReadSet, Verdict, Why};
 use crate::freshness::database::Begun;
 use crate::freshness::level::Level;
@@ -37,14 +38,26 @@ pub struct Work<'a> {
     pub verdicts: Vec<Arc<Verdict>>,
     /// The level that it runs under.
     pub level: Level,
-    /// Where the cache would have its answer, and what the cached answer is part of.
-    pub cached: Option<(Key, Around)>,
+    /// The cache rule about it.
+    pub rule: Option<Arc<Rule>>,
+    /// Where the cache would have its answer.
+    pub cached: Option<Cacheable>,
     /// When the exchange is over.
     pub until: Until,
     /// It consists of extended query messages.
     pub extended: bool,
     /// What it consists of.
     pub messages: Messages<'a>,
+}
+
+/// A read whose answer may be cached.
+pub struct Cacheable {
+    /// Under which key.
+    pub key: Key,
+    /// What the cached answer is part of.
+    pub around: Around,
+    /// For how long.
+    pub ttl: Duration,
 }
 
 /// What stands around a cached answer in the reply to a unit.
@@ -118,8 +131,8 @@ impl Session {
         }
         let tables = work.tables();
         let mut filling = None;
-        if let Some((key, around)) = &work.cached {
-            match self.look_up(key, around, &tables, work.level).await? {
+        if let Some(wanted) = &work.cached {
+            match self.look_up(work, wanted, &tables).await? {
                 Found::Served => return Ok(()),
                 Found::Fill(fill) => filling = Some(fill),
                 Found::Bypass => {}
@@ -289,13 +302,13 @@ impl Session {
                     let answer = run.capture.and_then(Capture::answer);
                     filling.finish(self, &held, answer.ok_or_else(|| error.clone()), asked_at);
                 }
-                self.note_last(&held, reason, work.level);
+                self.note_last(&held, reason, work);
                 self.finish(held, work, error.is_some()).await
             }
         }
     }
 
-    fn note_last(&mut self, held: &Held, reason: Reason, level: Level) {
+    fn note_last(&mut self, held: &Held, reason: Reason, work: &Work<'_>) {
         self.last = Last {
             served_by: if held.is_replica {
                 ServedBy::Replica
@@ -305,7 +318,9 @@ impl Session {
             node: Some(Arc::clone(&held.address)),
             reason,
             age: None,
-            level,
+            level: work.level,
+            ttl: work.cached.as_ref().map(|wanted| wanted.ttl),
+            rule: work.rule.clone(),
         };
     }
 

@@ -22,6 +22,7 @@ use super::registry::Registry;
 use super::unit;
 use crate::cache::doorkeeper::Doorkeeper;
 use crate::cache::flight::Flights;
+use crate::cache::rules::Rules;
 use crate::cache::store::Store;
 use crate::cluster::{Cluster, NodeId};
 use crate::freshness::database::{Database, Writes};
@@ -48,6 +49,8 @@ pub struct SessionSettings {
     pub unit_limits: unit::Limits,
     /// What is cached.
     pub cache: CacheSettings,
+    /// Exceptions from that.
+    pub rules: Arc<Rules>,
 }
 
 /// What is cached, and for how long.
@@ -191,7 +194,9 @@ impl Proxy {
     }
 
     /// Other settings, for every unit from now on.
-    pub fn change_settings(&self, settings: SessionSettings) {
+    pub fn change_settings(&self, mut settings: SessionSettings) {
+        let rules = Arc::unwrap_or_clone(settings.rules);
+        settings.rules = Arc::new(rules.after(&self.settings.load().rules));
         self.settings.store(Arc::new(settings));
     }
 

@@ -4,14 +4,18 @@
 //! answered at once and sent only when something needs a transaction, and only where the isolation level makes that
 //! indistinguishable. Everything else becomes a `Work`.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use super::exchange::Until;
 use super::last::Last;
 use super::own::{Knob, Own};
-use super::perform::{Around, Messages, Work};
+use super::perform::{Around, Cacheable, Messages, Work};
 use super::run::{Block, Goodbye, Session};
 use crate::cache::key::{Form, Key, Request};
+use crate::cache::rules::{Rule, Text};
+use crate::catalog::remembered::Remembered;
 use crate::catalog::verdict::Verdict;
 use crate::freshness::database::Database;
 use crate::freshness::level::Level;
@@ -36,6 +40,8 @@ pub struct Asking<'a> {
     pub verdict: &'a Verdict,
     /// The level of the read.
     pub level: Level,
+    /// The rule about it.
+    pub rule: Option<&'a Rule>,
     /// The protocol.
     pub form: Form,
     /// The exact text.
@@ -55,7 +61,8 @@ impl Session {
         let sql = Bytes::copy_from_slice(text);
         self.statements.drop_unnamed();
         let verdict = self.verdict(&sql);
-        let level = self.level_of(&verdict);
+        let rule = self.rule(&verdict, &sql, None);
+        let level = self.level_of(&verdict, rule.as_deref());
         let is_parsed = |name: &[u8]| self.statements.find(name).is_some();
         let own = Own::recognise(&verdict.script);
         if let Some(own) = own.or_else(|| Own::deallocation(&verdict.script, is_parsed)) {
@@ -73,15 +80,17 @@ impl Session {
         let asking = Asking {
             verdict: &verdict,
             level,
+            rule: rule.as_deref(),
             form: Form::Simple,
             sql: &sql,
             types: b"",
             bind: b"",
         };
         let work = Work {
-            cached: self.key(&asking).map(|key| (key, Around::default())),
+            cached: self.cacheable(&asking, Around::default()),
             verdicts: vec![verdict],
             level,
+            rule,
             until: Until::Ready,
             extended: false,
             messages: Messages::Query(sql),
@@ -95,6 +104,7 @@ impl Session {
         let work = Work {
             verdicts: vec![Database::unread()],
             level: self.proxy.settings().level,
+            rule: None,
             cached: None,
             until: Until::Ready,
             extended: false,
@@ -103,8 +113,24 @@ impl Session {
         self.perform(&work).await
     }
 
+    /// The first cache rule about a text. `statement`: where a prepared one remembers it.
+    pub(super) fn rule(
+        &self,
+        verdict: &Verdict,
+        sql: &[u8],
+        statement: Option<&Remembered>,
+    ) -> Option<Arc<Rule>> {
+        let text = Text {
+            sql,
+            verdict: &verdict.ruled,
+            statement,
+        };
+        let tables = || self.database.names_of(verdict);
+        self.proxy.settings().rules.find(&text, tables).cloned()
+    }
+
     /// The level of a read, with a notice for every hint that is not understood.
-    pub(super) fn level_of(&mut self, verdict: &Verdict) -> Level {
+    pub(super) fn level_of(&mut self, verdict: &Verdict, rule: Option<&Rule>) -> Level {
         let hints = &verdict.script.hints;
         let mut unknown: Vec<&str> = hints.unknown.iter().map(|word| &**word).collect();
         let hinted = hints.freshness.as_deref().and_then(|text| {
@@ -122,17 +148,18 @@ impl Session {
             .hint("Hints are route=primary|replica, cache=on|off and freshness=<level>.")
             .encode(&mut self.wire.out);
         }
-        hinted.or(self.asked.level).unwrap_or(self.proxy.settings().level)
+        let ruled = || rule.and_then(|rule| rule.decision.level);
+        let asked = hinted.or(self.asked.level).or_else(ruled);
+        asked.unwrap_or_else(|| self.proxy.settings().level)
     }
 
-    /// The key of a read whose answer may be cached, in the session as it is now.
-    pub(super) fn key(&self, asking: &Asking<'_>) -> Option<Key> {
+    /// Where the answer of a read may be cached, in the session as it is now, and for how long.
+    pub(super) fn cacheable(&self, asking: &Asking<'_>, around: Around) -> Option<Cacheable> {
         let (cache, verdict) = (self.proxy.settings().cache, asking.verdict);
+        let rule = asking.rule.map(|rule| rule.decision).unwrap_or_default();
+        let by_default = || rule.cache.unwrap_or(verdict.aggregates || cache.all_reads);
         let hint = verdict.script.hints.cache;
-        let wanted = match hint {
-            Some(wanted) => wanted,
-            None => !self.asked.cache_off && (verdict.aggregates || cache.all_reads),
-        };
+        let wanted = hint.unwrap_or_else(|| !self.asked.cache_off && by_default());
         let quiet = self.held.is_none()
             && self.pin.is_none()
             && matches!(self.block, Block::None | Block::Deferred(_));
@@ -144,15 +171,17 @@ impl Session {
             && self.derived.cacheable
             && self.derived.read_committed
             && asking.level != Level::Strict;
-        may.then(|| {
-            Key::of(&Request {
+        may.then(|| Cacheable {
+            key: Key::of(&Request {
                 identity: &self.derived.identity,
                 generation: verdict.generation,
                 form: asking.form,
                 sql: asking.sql,
                 types: asking.types,
                 bind: asking.bind,
-            })
+            }),
+            around,
+            ttl: rule.ttl.unwrap_or(cache.ttl),
         })
     }
 

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::own::Own;
+use crate::catalog::remembered::Remembered;
 use crate::catalog::verdict::Verdict;
 use crate::pool::PreparedStatement;
 
@@ -27,6 +28,8 @@ pub struct ClientStatement {
     pub types: Bytes,
     /// The proxy's own statement, which no server sees.
     pub own: Option<Own>,
+    /// The first cache rule whose pattern its text matches.
+    pub ruled: Remembered,
 }
 
 /// A portal: the statement that is bound to it.
@@ -162,6 +165,7 @@ mod tests {
             },
             types: Bytes::new(),
             own: None,
+            ruled: Remembered::default(),
         })
     }
 

@@ -7,4 +7,5 @@ mod flush;
 mod http;
 mod protocol;
 mod reload;
+mod rules;
 mod running;

@@ -12,15 +12,15 @@ use tokio_postgres::error::SqlState;
 
 use crate::running::{Running, cluster, column, eventually, simple, with_free_ports};
 
-struct Reloadable {
-    running: Running,
-    file: PathBuf,
+pub struct Reloadable {
+    pub running: Running,
+    pub file: PathBuf,
     asked: Arc<Notify>,
     _directory: tempfile::TempDir,
 }
 
 /// Served from a file of this text; the nodes come as flags.
-async fn start(text: &str) -> Reloadable {
+pub async fn start(text: &str) -> Reloadable {
     let cluster = cluster(0).await;
     let directory = tempfile::tempdir().expect("a directory");
     let file = directory.path().join("proxy.toml");
@@ -55,7 +55,7 @@ async fn start(text: &str) -> Reloadable {
 }
 
 /// What a reload answers, without the addresses, which the cases set themselves.
-async fn reload(console: &tokio_postgres::Client) -> Vec<(String, String)> {
+pub async fn reload(console: &tokio_postgres::Client) -> Vec<(String, String)> {
     let rows = simple(console, "RELOAD").await;
     let value = |row: &Vec<(String, Option<String>)>, at: usize| row[at].1.clone().expect("a value");
     let pairs = rows.iter().map(|row| (value(row, 0), value(row, 1)));
