@@ -270,6 +270,11 @@ fn clients(out: &mut Exposition, proxy: &Proxy) {
 }
 
 fn units(out: &mut Exposition, proxy: &Proxy) {
+    let help = "Requests by who answered and why, in the words of SHOW pgladder.last.";
+    let mut metric = out.metric("pgladder_units_total", "counter", help);
+    for (by, reason, count) in proxy.reasons.counted() {
+        metric.sample("", &[("served_by", &by.to_string()), ("reason", &reason)], count);
+    }
     let help = "Time from a client's request to its answer, by who answered.";
     let mut metric = out.metric("pgladder_unit_duration_seconds", "histogram", help);
     for by in SERVED {

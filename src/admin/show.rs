@@ -48,7 +48,10 @@ const STATEMENTS: [(&str, &str); 12] = [
     ("SHOW CLIENTS", "who is connected, and what each one is doing"),
     ("SHOW CACHE", "the 1000 most recently used entries"),
     ("SHOW CACHE SUMMARY", "sizes, limits and hits of the cache"),
-    ("SHOW STATS", "counters since the start"),
+    (
+        "SHOW STATS",
+        "counters since the start, and who answered how often for which reason",
+    ),
     (
         "SHOW DATABASES",
         "served databases, and what is known of their catalogs",
@@ -199,9 +202,10 @@ pub(super) fn counters(counters: &Counters) -> [(&'static str, &AtomicU64); 10] 
 
 fn stats(proxy: &Proxy) -> Vec<Row> {
     let counters = counters(&proxy.counters).into_iter();
-    counters
-        .map(|(name, counter)| vec![text(name), text(counter.load(Ordering::Relaxed))])
-        .collect()
+    let counters = counters.map(|(name, counter)| vec![text(name), text(counter.load(Ordering::Relaxed))]);
+    let reasons = proxy.reasons.counted().into_iter();
+    let reasons = reasons.map(|(by, reason, count)| vec![text(format!("{by}: {reason}")), text(count)]);
+    counters.chain(reasons).collect()
 }
 
 fn databases(proxy: &Proxy) -> Vec<Row> {

@@ -72,75 +72,91 @@ pub enum WriteSet {
     },
 }
 
-/// Why a statement is not a plain, reproducible read. One word for logs, `explain`, metrics and tests alike.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Why {
-    /// INSERT, UPDATE, DELETE, MERGE, TRUNCATE, COPY FROM, REFRESH.
-    Writes,
-    /// A data-modifying CTE.
-    WritesInCte,
-    /// FOR UPDATE and its kin, LOCK, an advisory lock.
-    Locks,
-    /// SELECT INTO, CREATE TABLE AS.
-    SelectsInto,
-    /// DDL, GRANT, REVOKE and the like.
-    ChangesCatalog,
-    /// BEGIN, COMMIT, SAVEPOINT and the like.
-    ControlsTransaction,
-    /// SET, RESET, LISTEN, PREPARE, DECLARE, DISCARD: state of the session.
-    ChangesSession,
-    /// DO, CALL, EXECUTE: a body that the text does not show.
-    HiddenBody,
-    /// VACUUM, ANALYZE and the like.
-    Maintenance,
-    /// COPY TO: streamed, never cached.
-    Copies,
-    /// EXPLAIN.
-    Explains,
-    /// SHOW of a parameter: of the server connection's session.
-    ShowsSetting,
-    /// More than one statement in one text.
-    ManyStatements,
-    /// The parser does not know it.
-    Unparsed,
-    /// Longer than the classifier reads (32 KiB).
-    TooLong,
-    /// `standard_conforming_strings` is off: it is lexed by other rules.
-    OddStrings,
-    /// A name that the catalog does not hold, or that cannot be resolved with certainty.
-    UnknownRelation,
-    /// No catalog snapshot of this database yet, or an older one than the last DDL.
-    NoCatalog,
-    /// A function outside the list of safe ones.
-    UnknownFunction,
-    /// A cast to, or an operator of, a type that is not a built-in one.
-    UnknownOperator,
-    /// A function or literal that reads the clock.
-    ReadsClock,
-    /// A function that tells of the session, the backend or the node.
-    ReadsSession,
-    /// A function whose result is not determined: `random()`, TABLESAMPLE.
-    Volatile,
-    /// System columns such as ctid.
-    SystemColumn,
-    /// System catalogs, `information_schema`, statistics views.
-    SystemCatalog,
-    /// A sequence, read or advanced.
-    Sequence,
-    /// A temporary table, or a session that has a temporary schema.
-    Temporary,
-    /// An unlogged table: empty on replicas.
-    Unlogged,
-    /// A foreign table: its rows are elsewhere.
-    Foreign,
-    /// Row security whose policies read settings or call functions.
-    RowSecurity,
-    /// A user trigger, rule, or an expression that calls a user function, on a table that is written.
-    Trigger,
-    /// ONLY, or a table named so.
-    OnlyName,
-    /// A construct whose relations cannot be listed with certainty.
-    Opaque,
-    /// Nothing to cache: no rows, no tables.
-    Trivial,
+macro_rules! whys {
+    ($(#[$about:meta])* pub enum Why { $($(#[$doc:meta])* $name:ident,)+ }) => {
+        $(#[$about])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum Why {
+            $($(#[$doc])* $name,)+
+        }
+
+        impl Why {
+            /// All of them, in their order.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)+];
+        }
+    };
+}
+
+whys! {
+    /// Why a statement is not a plain, reproducible read. One word for logs, `explain`, metrics and tests alike.
+    pub enum Why {
+        /// INSERT, UPDATE, DELETE, MERGE, TRUNCATE, COPY FROM, REFRESH.
+        Writes,
+        /// A data-modifying CTE.
+        WritesInCte,
+        /// FOR UPDATE and its kin, LOCK, an advisory lock.
+        Locks,
+        /// SELECT INTO, CREATE TABLE AS.
+        SelectsInto,
+        /// DDL, GRANT, REVOKE and the like.
+        ChangesCatalog,
+        /// BEGIN, COMMIT, SAVEPOINT and the like.
+        ControlsTransaction,
+        /// SET, RESET, LISTEN, PREPARE, DECLARE, DISCARD: state of the session.
+        ChangesSession,
+        /// DO, CALL, EXECUTE: a body that the text does not show.
+        HiddenBody,
+        /// VACUUM, ANALYZE and the like.
+        Maintenance,
+        /// COPY TO: streamed, never cached.
+        Copies,
+        /// EXPLAIN.
+        Explains,
+        /// SHOW of a parameter: of the server connection's session.
+        ShowsSetting,
+        /// More than one statement in one text.
+        ManyStatements,
+        /// The parser does not know it.
+        Unparsed,
+        /// Longer than the classifier reads (32 KiB).
+        TooLong,
+        /// `standard_conforming_strings` is off: it is lexed by other rules.
+        OddStrings,
+        /// A name that the catalog does not hold, or that cannot be resolved with certainty.
+        UnknownRelation,
+        /// No catalog snapshot of this database yet, or an older one than the last DDL.
+        NoCatalog,
+        /// A function outside the list of safe ones.
+        UnknownFunction,
+        /// A cast to, or an operator of, a type that is not a built-in one.
+        UnknownOperator,
+        /// A function or literal that reads the clock.
+        ReadsClock,
+        /// A function that tells of the session, the backend or the node.
+        ReadsSession,
+        /// A function whose result is not determined: `random()`, TABLESAMPLE.
+        Volatile,
+        /// System columns such as ctid.
+        SystemColumn,
+        /// System catalogs, `information_schema`, statistics views.
+        SystemCatalog,
+        /// A sequence, read or advanced.
+        Sequence,
+        /// A temporary table, or a session that has a temporary schema.
+        Temporary,
+        /// An unlogged table: empty on replicas.
+        Unlogged,
+        /// A foreign table: its rows are elsewhere.
+        Foreign,
+        /// Row security whose policies read settings or call functions.
+        RowSecurity,
+        /// A user trigger, rule, or an expression that calls a user function, on a table that is written.
+        Trigger,
+        /// ONLY, or a table named so.
+        OnlyName,
+        /// A construct whose relations cannot be listed with certainty.
+        Opaque,
+        /// Nothing to cache: no rows, no tables.
+        Trivial,
+    }
 }

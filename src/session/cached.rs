@@ -154,6 +154,7 @@ impl Session {
         out.extend_from_slice(&entry.answer.description);
         out.extend_from_slice(&entry.answer.rows);
         self.presence.answered_by(ServedBy::Cache);
+        self.proxy.reasons.count(ServedBy::Cache, &reason);
         self.last = Last {
             served_by: ServedBy::Cache,
             node: Some(Arc::clone(&entry.node)),

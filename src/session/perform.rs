@@ -309,12 +309,14 @@ impl Session {
     }
 
     fn note_last(&mut self, held: &Held, reason: Reason, work: &Work<'_>) {
+        let served_by = if held.is_replica {
+            ServedBy::Replica
+        } else {
+            ServedBy::Primary
+        };
+        self.proxy.reasons.count(served_by, &reason);
         self.last = Last {
-            served_by: if held.is_replica {
-                ServedBy::Replica
-            } else {
-                ServedBy::Primary
-            },
+            served_by,
             node: Some(Arc::clone(&held.address)),
             reason,
             age: None,

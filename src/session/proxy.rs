@@ -18,6 +18,7 @@ use tokio_util::task::TaskTracker;
 use super::cancel::Cancels;
 use super::last::ServedBy;
 use super::login::Base;
+use super::reasons::Reasons;
 use super::registry::Registry;
 use super::unit;
 use crate::cache::doorkeeper::Doorkeeper;
@@ -120,6 +121,8 @@ pub struct Proxy {
     settings: ArcSwap<SessionSettings>,
     /// Counters.
     pub counters: Counters,
+    /// Why units were answered where they were.
+    pub reasons: Reasons,
     latencies: [Latency; 4],
     /// Who is connected.
     pub registry: Arc<Registry>,
@@ -176,6 +179,7 @@ impl Proxy {
             cancels: Arc::default(),
             settings: ArcSwap::from_pointee(parts.settings),
             counters: Counters::default(),
+            reasons: Reasons::default(),
             latencies: Default::default(),
             registry: Arc::default(),
             tasks: parts.tasks,

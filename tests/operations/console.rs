@@ -280,6 +280,56 @@ async fn the_cache_is_listed_with_its_tables_and_hits() {
 }
 
 #[tokio::test]
+async fn stats_tell_why_units_went_where_they_went() {
+    let running = Running::start(1).await;
+    let (client, console) = (running.connect("postgres").await, running.console().await);
+    let plain = "SELECT price FROM deals WHERE id = 7";
+    let served = async || {
+        simple(&client, plain).await;
+        served_by(&client).await
+    };
+    eventually("the replica serves", served, |by| by == "replica").await;
+    let before = simple(&console, "SHOW STATS").await;
+    for sql in [
+        plain,
+        "SELECT price FROM deals WHERE id = 7 /* pgladder: freshness=strict */",
+        "SELECT price FROM deals WHERE id = 7 /* pgladder: route=primary */",
+        "BEGIN; SELECT 1",
+        "SELECT 2",
+        "COMMIT",
+        "LISTEN news",
+        "SELECT 3",
+        "SHOW pgladder.last",
+    ] {
+        simple(&client, sql).await;
+    }
+    let after = simple(&console, "SHOW STATS").await;
+    let count = |rows: &[Vec<(String, Option<String>)>], name: &str| {
+        let row = rows.iter().find(|row| row[0].1.as_deref() == Some(name));
+        row.map_or(0, |row| {
+            row[1]
+                .1
+                .as_ref()
+                .and_then(|count| count.parse().ok())
+                .expect("a count")
+        })
+    };
+    let grown = |name: &str| -> u64 { count(&after, name) - count(&before, name) };
+    for (name, wanted) in [
+        ("replica: plain read", 1),
+        ("primary: statement: ChangesSession", 1),
+        ("primary: freshness strict reads from the primary", 1),
+        ("primary: asked for by hint or session", 1),
+        ("primary: open transaction", 2),
+        ("primary: pinned session: Listens", 1),
+        ("replica_units", 1),
+    ] {
+        assert_eq!(grown(name), wanted, "{name}\nbefore {before:?}\nafter {after:?}");
+    }
+    running.shut_down().await;
+}
+
+#[tokio::test]
 async fn only_an_admin_is_let_in() {
     let running = Running::start(0).await;
     let refused = running

@@ -150,6 +150,14 @@ async fn metrics_count_what_was_done() {
         ("pgladder_cache_entries".to_owned(), 1.0),
         ("pgladder_clients{state=\"idle\"}".to_owned(), 1.0),
         (
+            "pgladder_units_total{served_by=\"primary\",reason=\"no usable replica\"}".to_owned(),
+            1.0,
+        ),
+        (
+            "pgladder_units_total{served_by=\"primary\",reason=\"statement: Writes\"}".to_owned(),
+            1.0,
+        ),
+        (
             "pgladder_unit_duration_seconds_count{served_by=\"cache\"}".to_owned(),
             3.0,
         ),
