@@ -30,10 +30,13 @@ impl Catalog {
     }
 }
 
+/// The generation of a verdict that was made without a catalog; the others begin with 1.
+pub const NO_CATALOG: u64 = 0;
+
 /// A verdict that needs no catalog, for the time while there is none: every table and every function outside
 /// `pg_catalog`'s list is unknown.
 pub fn judge_without_catalog(script: Arc<Script>) -> Verdict {
-    judge(None, 0, script)
+    judge(None, NO_CATALOG, script)
 }
 
 /// Where names are looked up.

@@ -19,7 +19,7 @@ pub mod verdict;
 pub mod verdicts;
 
 pub use fingerprint::fingerprint;
-pub use judge::judge_without_catalog;
+pub use judge::{NO_CATALOG, judge_without_catalog};
 pub use load::LoadError;
 pub use path::Path;
 pub use snapshot::{Allowed, Catalog, QualifiedName};

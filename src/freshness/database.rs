@@ -165,6 +165,21 @@ impl Database {
         }
     }
 
+    /// Waits for a catalog that may be used for who came when `as_of` was the latest doubt; false when reading it failed. Cancel
+    /// safe.
+    pub async fn known(&self, as_of: u64) -> bool {
+        loop {
+            let loaded = self.loaded.notified();
+            if self.catalog(as_of).is_some() {
+                return true;
+            }
+            if self.problem.lock().is_some() {
+                return false;
+            }
+            loaded.await;
+        }
+    }
+
     /// Waits for the first load of the catalog to end, well or not. Cancel safe.
     pub async fn first_load(&self) {
         let loaded = self.loaded.notified();

@@ -8,12 +8,13 @@ use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
+use super::effects::pins_for_lack_of_catalog;
 use super::exchange::Until;
 use super::own::Own;
 use super::perform::{Around, Cacheable, Messages, Work};
 use super::query::{Asking, Turned};
 use super::run::{Block, Goodbye, Session};
-use super::statements::{Bound, ClientStatement, Portal};
+use super::statements::{Bound, ClientStatement, Portal, mentions_clock};
 use super::unit::End;
 use crate::cache::key::Form;
 use crate::cache::rules::Rule;
@@ -239,16 +240,11 @@ impl Session {
             return self.perform(&self.work(&[Message::Sync], Level::Fresh)).await;
         }
         let unit = Bytes::copy_from_slice(&self.wire.input[..self.unit_bytes]);
-        let mut reader = Reader {
-            session: self,
-            parsed: Vec::new(),
-            bound: Vec::new(),
-        };
-        let read: Result<Vec<Message>, Malformed> =
-            frames.iter().map(|frame| reader.message(&unit, *frame)).collect();
-        let Ok(mut messages) = read else {
-            return Err(self.fatal(sqlstate::PROTOCOL_VIOLATION, "invalid message format"));
-        };
+        let mut messages = self.read_batch(&unit, frames)?;
+        let mut until = None;
+        while in_doubt(&messages) && self.await_known(&mut until).await? {
+            messages = self.read_batch(&unit, frames)?;
+        }
         if end == End::Open {
             messages.push(Message::Flush);
         }
@@ -268,6 +264,18 @@ impl Session {
         work.cached = self.cached(&messages, level, rule.as_deref());
         work.rule = rule;
         self.perform(&work).await
+    }
+
+    /// Resolves all names, and judges all texts, with what is known now.
+    fn read_batch(&mut self, unit: &Bytes, frames: &[Frame]) -> Result<Vec<Message>, Goodbye> {
+        let mut reader = Reader {
+            session: self,
+            parsed: Vec::new(),
+            bound: Vec::new(),
+        };
+        let read: Result<Vec<Message>, Malformed> =
+            frames.iter().map(|frame| reader.message(unit, *frame)).collect();
+        read.map_err(|_| self.fatal(sqlstate::PROTOCOL_VIOLATION, "invalid message format"))
     }
 
     #[expect(clippy::unused_self, reason = "reads as what it makes")]
@@ -546,13 +554,14 @@ fn judged(messages: &[Message]) -> impl Iterator<Item = (&Arc<Verdict>, &Arc<Cli
     })
 }
 
-/// Words that, bound to a date or time, read the clock.
-fn mentions_clock(values: &[u8]) -> bool {
-    const WORDS: [&[u8]; 4] = [b"now", b"today", b"tomorrow", b"yesterday"];
-    WORDS.iter().any(|word| {
-        values
-            .windows(word.len())
-            .any(|window| window.eq_ignore_ascii_case(word))
+/// Would a text pin the session for lack of a catalog? One that is bound already stays as it was judged.
+fn in_doubt(messages: &[Message]) -> bool {
+    messages.iter().any(|message| match message {
+        Message::Parse(Parsing { verdict, .. }) => pins_for_lack_of_catalog(verdict),
+        Message::Bind(Binding {
+            bound: Some(bound), ..
+        }) => pins_for_lack_of_catalog(&bound.verdict),
+        _ => false,
     })
 }
 
@@ -588,14 +597,6 @@ pub(super) fn with_client_names(frame: &[u8], names: &[(ServerName, Bytes)]) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_clock_word_is_found_in_any_case() {
-        assert!(mentions_clock(b"\0\0\0\x05ToDay"));
-        assert!(mentions_clock(b"..yesterday.."));
-        assert!(!mentions_clock(b"toda"));
-        assert!(!mentions_clock(b""));
-    }
 
     #[test]
     fn names_in_errors_are_the_clients() {

@@ -10,6 +10,8 @@ use std::sync::Arc;
 use super::acquire::bring_to;
 use super::held::{AskError, Held};
 use super::run::Session;
+use crate::catalog::NO_CATALOG;
+use crate::catalog::verdict::Verdict;
 use crate::protocol::backend::Status;
 use crate::route::Pin;
 use crate::sql::ident::{quote_ident, quote_literal};
@@ -308,6 +310,15 @@ pub(super) fn calls_unknown(statement: &Statement) -> bool {
         }
     };
     !statement.calls.iter().all(harmless)
+}
+
+/// Would the text pin the session, and was it judged without a catalog, by which its functions might be known as safe?
+pub(super) fn pins_for_lack_of_catalog(verdict: &Verdict) -> bool {
+    let hides_its_body = |kind: &Kind| matches!(kind, Kind::Call | Kind::Do | Kind::Execute(_));
+    let mut statements = verdict.script.statements.iter();
+    verdict.generation == NO_CATALOG
+        && verdict.leaves_state
+        && statements.any(|statement| !hides_its_body(&statement.kind) && calls_unknown(statement))
 }
 
 /// May the statement change settings, or the layers that they stand in?

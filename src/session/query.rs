@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::effects::pins_for_lack_of_catalog;
 use super::exchange::Until;
 use super::last::Last;
 use super::own::{Knob, Own};
@@ -60,7 +61,11 @@ impl Session {
         };
         let sql = Bytes::copy_from_slice(text);
         self.statements.drop_unnamed();
-        let verdict = self.verdict(&sql);
+        let mut verdict = self.verdict(&sql);
+        let mut until = None;
+        while pins_for_lack_of_catalog(&verdict) && self.await_known(&mut until).await? {
+            verdict = self.verdict(&sql);
+        }
         let rule = self.rule(&verdict, &sql, None);
         let level = self.level_of(&verdict, rule.as_deref());
         let is_parsed = |name: &[u8]| self.statements.find(name).is_some();

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::{Buf, Bytes};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::acquire::Place;
@@ -41,7 +42,7 @@ use crate::sql::template;
 /// Output beyond this is written before the next unit is looked at.
 const OUT_BYTES_MAX: usize = 64 * 1024;
 
-/// Longest wait for a database's first catalog.
+/// Longest wait for a database's first catalog, or of a text that would pin its session for lack of one.
 const CATALOG_WAIT: std::time::Duration = std::time::Duration::from_secs(3);
 
 /// Longest wait of a statement for the comparison of a catalog in doubt.
@@ -188,6 +189,18 @@ impl Session {
             let (None | Some(_)) = self.waiting(verified).await?;
         }
         Ok(())
+    }
+
+    /// A text that would pin the session for good, and perhaps only because there is no catalog to look its functions up in, waits
+    /// for one; false: there is nothing to wait for, or no longer. `until` is set by the first wait.
+    pub(super) async fn await_known(&mut self, until: &mut Option<Instant>) -> Result<bool, Goodbye> {
+        if self.pin.is_some() {
+            return Ok(false);
+        }
+        let until = *until.get_or_insert_with(|| Instant::now() + CATALOG_WAIT);
+        let (database, doubts) = (Arc::clone(&self.database), self.doubts);
+        let known = tokio::time::timeout_at(until, database.known(doubts));
+        Ok(matches!(self.waiting(known).await?, Some(Ok(true))))
     }
 
     /// The first client of a database waits for its catalog, rather than have its first statements go without.

@@ -152,6 +152,16 @@ impl Statements {
     }
 }
 
+/// Words that, bound to a date or time, read the clock.
+pub(super) fn mentions_clock(values: &[u8]) -> bool {
+    const WORDS: [&[u8]; 4] = [b"now", b"today", b"tomorrow", b"yesterday"];
+    WORDS.iter().any(|word| {
+        values
+            .windows(word.len())
+            .any(|window| window.eq_ignore_ascii_case(word))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -200,5 +210,13 @@ mod tests {
         parse(&mut statements, "", "selec 2");
         statements.undo();
         assert_eq!(text(&statements, ""), None);
+    }
+
+    #[test]
+    fn a_clock_word_is_found_in_any_case() {
+        assert!(mentions_clock(b"\0\0\0\x05ToDay"));
+        assert!(mentions_clock(b"..yesterday.."));
+        assert!(!mentions_clock(b"toda"));
+        assert!(!mentions_clock(b""));
     }
 }

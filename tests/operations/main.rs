@@ -3,6 +3,7 @@
 //! One program, so that what the cases share is compiled once. Each case starts a real PostgreSQL and the proxy in this process.
 
 mod console;
+mod doubt;
 mod flush;
 mod http;
 mod protocol;
