@@ -1,7 +1,8 @@
 # The project's commands. `make demo` shows what the project does, `make test` is what the CI runs.
 #
 # Both need PostgreSQL's server programs; tests/support/postgres.sh finds them, or installs the system's package.
-# A target that cannot run for lack of something ends with exit status 3 and a line "NOT RUN: ..." (make itself shows 2).
+# A target that cannot run for lack of something ends with exit status 3 and a line "NOT RUN: ..." for each thing that is missing
+# (make itself shows 2).
 
 CARGO ?= cargo
 ARGS ?=
@@ -12,14 +13,18 @@ SECONDS ?= 60
 help: ## Show the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile
 
-# Each recipe is one shell, so that the directory that was found reaches the commands after it.
-POSTGRES = bin=$$(sh tests/support/postgres.sh) || exit $$?; export PGLADDER_POSTGRES_BIN="$$bin"
+# Each recipe is one shell, so that the directory that was found reaches the commands after it. What is missing is noted, and
+# COMPLETE ends the recipe when all has been looked for.
+POSTGRES = missing=; bin=$$(sh tests/support/postgres.sh) || missing=$$?; export PGLADDER_POSTGRES_BIN="$$bin"
+COMPONENTS = for part in fmt clippy; do $(CARGO) $$part --version >/dev/null 2>&1 || \
+	{ echo "NOT RUN: cargo $$part is not there; run: rustup component add rustfmt clippy" >&2; missing=3; }; done
+COMPLETE = [ -z "$$missing" ] || exit $$missing
 
 demo: ## A throw-away cluster with the proxy in front, and a walk through what it does (ARGS=--check ends after it)
-	@$(POSTGRES); exec $(CARGO) run --release --locked -- demo $(ARGS)
+	@$(POSTGRES); $(COMPLETE); exec $(CARGO) run --release --locked -- demo $(ARGS)
 
 test: ## Format check, clippy, the whole test suite, documentation
-	@$(POSTGRES); set -e; \
+	@$(POSTGRES); $(COMPONENTS); $(COMPLETE); set -e; \
 	echo "PostgreSQL: $$bin"; \
 	$(MAKE) --no-print-directory lint; \
 	$(CARGO) test --locked; \
@@ -29,7 +34,7 @@ test: ## Format check, clippy, the whole test suite, documentation
 # The harness itself is built by another profile: together with what tests need of the dependencies, it would take the place of
 # the release build that is measured.
 bench: ## Speed beside PgBouncer and Pgpool-II on one cluster, as tables (ARGS=--quick only shows that it works)
-	@$(POSTGRES); set -e; \
+	@$(POSTGRES); $(COMPLETE); set -e; \
 	$(CARGO) build --release --locked; \
 	exec $(CARGO) bench --locked --profile dev --bench macro -- $(ARGS)
 
