@@ -149,6 +149,53 @@ fn is_unreachable(view: &ClusterView, node: u16) -> bool {
     )
 }
 
+/// Two replicas whose primary is dead, the one with more of its WAL first: the other can follow it, and not always the other way
+/// round.
+async fn further_first(servers: &ThrowAwayCluster) -> (NodeId, NodeId) {
+    let mut received = Vec::new();
+    for node in [1, 2] {
+        let replica = servers.connect(node, "postgres").await.expect("a connection");
+        let row = replica
+            .query_one("SELECT pg_last_wal_receive_lsn()::text", &[])
+            .await
+            .expect("a position");
+        let lsn: Lsn = row.get::<_, &str>(0).parse().expect("a position");
+        received.push(lsn);
+    }
+    if received[0] >= received[1] {
+        (NodeId(1), NodeId(2))
+    } else {
+        (NodeId(2), NodeId(1))
+    }
+}
+
+/// The old primary comes back where there is a new one: it is no primary, not even when it is the only one.
+async fn old_primary_stays_out(servers: &ThrowAwayCluster, watched: &Watched, heir: NodeId) {
+    let era = watched.cluster.view().era;
+    servers.restart(0).await.expect("crash recovery");
+    let stale = watched
+        .until("the old primary is back", |view| {
+            view.nodes[0].role == Role::Primary
+        })
+        .await;
+    assert_eq!(stale.primary, Some(heir));
+    assert_eq!(
+        stale.nodes[0].why_not,
+        Some(NotUsable::OtherTimeline {
+            found: 1,
+            expected: 2
+        })
+    );
+    assert_eq!((stale.era, &stale.conflict), (era, &None));
+    let position = watched.position().await;
+    assert_eq!(position.timeline, 2);
+
+    // Even alone it takes no writes again.
+    servers.kill_hard(heir.index()).await.expect("it dies");
+    let alone = watched.until("no primary", |view| view.primary.is_none()).await;
+    assert!(!alone.nodes[0].usable);
+}
+
 /// A standby refuses SERIALIZABLE, which must not make it unreachable where it is the default.
 #[tokio::test]
 async fn a_view_names_roles_and_timelines_and_its_samples_advance() {
@@ -289,9 +336,10 @@ async fn a_promoted_replica_becomes_the_primary_and_the_old_one_is_fenced_off() 
     let mut positions = watched.cluster.positions();
     watched.cluster.request_probe();
 
-    servers.promote(1).await.expect("a replica");
+    let (heir, other) = further_first(&servers).await;
+    servers.promote(heir.index()).await.expect("a replica");
     let after = watched
-        .until("the promoted one", |view| view.primary == Some(NodeId(1)))
+        .until("the promoted one", |view| view.primary == Some(heir))
         .await;
     assert!(after.era > before.era);
     assert_eq!(after.timeline, 2);
@@ -302,45 +350,34 @@ async fn a_promoted_replica_becomes_the_primary_and_the_old_one_is_fenced_off() 
         .expect("a request is owed")
         .expect("the cluster runs");
     assert_eq!((paid.era, paid.timeline), (watched.cluster.view().era, 2));
-    let other = watched
-        .until("the other replica is told apart", |view| !view.nodes[2].usable)
+    let apart = watched
+        .until("the other replica is told apart", |view| {
+            !view.nodes[other.index()].usable
+        })
         .await;
     assert_eq!(
-        other.nodes[2].why_not,
+        apart.nodes[other.index()].why_not,
         Some(NotUsable::OtherTimeline {
             found: 1,
             expected: 2
         })
     );
 
-    servers.follow(2, 1).await.expect("a replica");
+    servers
+        .follow(other.index(), heir.index())
+        .await
+        .expect("a replica");
     let followed = watched
-        .until("the other replica follows", |view| view.nodes[2].usable)
-        .await;
-    assert_eq!((followed.nodes[2].timeline, followed.era), (2, after.era));
-
-    servers.restart(0).await.expect("crash recovery");
-    let stale = watched
-        .until("the old primary is back", |view| {
-            view.nodes[0].role == Role::Primary
+        .until("the other replica follows", |view| {
+            view.nodes[other.index()].usable
         })
         .await;
-    assert_eq!(stale.primary, Some(NodeId(1)));
     assert_eq!(
-        stale.nodes[0].why_not,
-        Some(NotUsable::OtherTimeline {
-            found: 1,
-            expected: 2
-        })
+        (followed.nodes[other.index()].timeline, followed.era),
+        (2, after.era)
     );
-    assert_eq!((stale.era, &stale.conflict), (after.era, &None));
-    let position = watched.position().await;
-    assert_eq!(position.timeline, 2);
 
-    // Even alone it takes no writes again.
-    servers.kill_hard(1).await.expect("it dies");
-    let alone = watched.until("no primary", |view| view.primary.is_none()).await;
-    assert!(!alone.nodes[0].usable);
+    old_primary_stays_out(&servers, &watched, heir).await;
     watched.end().await;
     servers.shut_down().await.expect("nothing stays");
 }
