@@ -24,9 +24,14 @@ pub struct PreparedStatement {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ServerName(pub u64);
 
+impl ServerName {
+    /// What every name begins with.
+    pub const PREFIX: &str = "pgladder_";
+}
+
 impl fmt::Display for ServerName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "pgladder_{}", self.0)
+        write!(f, "{}{}", Self::PREFIX, self.0)
     }
 }
 

@@ -13,6 +13,7 @@ use super::own::Own;
 use super::perform::{Around, Messages, Work};
 use super::query::{Asking, Turned};
 use super::run::{Block, Goodbye, Session};
+use super::shape::{concerns, is_local};
 use super::statements::{Bound, ClientStatement, Portal};
 use super::unit::End;
 use crate::cache::key::{Form, Key};
@@ -49,6 +50,8 @@ pub enum Message {
     },
     /// Execute.
     Execute {
+        /// The portal's name.
+        portal: Bytes,
         /// The statement that is bound to the portal, if it is known.
         bound: Option<Portal>,
         /// Most rows; 0 for all.
@@ -63,6 +66,8 @@ pub enum Message {
     },
     /// Close of a portal.
     ClosePortal {
+        /// The portal's name.
+        portal: Bytes,
         /// As it came.
         raw: Bytes,
     },
@@ -147,11 +152,15 @@ impl Reader<'_> {
                     self.parsed.push((name.clone(), None));
                     Message::CloseStatement { name }
                 }
-                Target::Portal(_) => Message::ClosePortal { raw },
+                Target::Portal(name) => Message::ClosePortal {
+                    portal: body.slice_ref(name),
+                    raw,
+                },
             },
             b'E' => {
                 let execute = Execute::read(&body)?;
                 Message::Execute {
+                    portal: body.slice_ref(execute.portal),
                     bound: self.portal(execute.portal),
                     rows_max: execute.rows_max,
                     raw,
@@ -472,48 +481,6 @@ impl Session {
 
 /// ParameterDescription of a statement without parameters.
 const NO_PARAMETERS: &[u8] = b"t\0\0\0\x06\0\0";
-
-/// Can the message be answered without a server? The proxy's own statements, and closing.
-fn is_local(message: &Message) -> bool {
-    let own = |bound: &Option<Portal>| bound.as_ref().is_some_and(|bound| bound.statement.own.is_some());
-    match message {
-        Message::Parse(Parsing {
-            statement, duplicate, ..
-        }) => statement.own.is_some() && !duplicate,
-        Message::DescribeStatement { statement, .. } => statement
-            .as_ref()
-            .is_some_and(|statement| statement.own.is_some()),
-        Message::Bind(Binding { bound, .. })
-        | Message::DescribePortal { bound, .. }
-        | Message::Execute { bound, .. } => own(bound),
-        Message::CloseStatement { .. } | Message::ClosePortal { .. } | Message::Sync | Message::Flush => true,
-    }
-}
-
-/// Is the message about this statement and nothing else, in a way that a turn of the transaction is answered?
-fn concerns(message: &Message, turn: &Portal) -> bool {
-    let same = |bound: &Option<Portal>| {
-        bound
-            .as_ref()
-            .is_some_and(|bound| Arc::ptr_eq(&bound.statement, &turn.statement))
-    };
-    match message {
-        Message::Parse(Parsing {
-            statement, duplicate, ..
-        }) => Arc::ptr_eq(statement, &turn.statement) && !duplicate,
-        Message::Bind(Binding { bound, suffix, .. }) => same(bound) && has_no_values(suffix),
-        Message::DescribePortal { bound, .. } | Message::Execute { bound, .. } => same(bound),
-        Message::DescribeStatement { statement, .. } => statement
-            .as_ref()
-            .is_some_and(|statement| Arc::ptr_eq(statement, &turn.statement)),
-        Message::CloseStatement { .. } | Message::ClosePortal { .. } | Message::Sync | Message::Flush => true,
-    }
-}
-
-/// Does all that follows the names in a Bind say that there are no parameters?
-fn has_no_values(suffix: &[u8]) -> bool {
-    suffix.starts_with(&[0; 4])
-}
 
 /// What the batch parses, binds and executes; a portal that it binds itself counts once.
 fn verdicts(messages: &[Message]) -> impl Iterator<Item = &Arc<Verdict>> {

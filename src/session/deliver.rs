@@ -11,11 +11,10 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use super::answers::{For, Sent};
 use super::batch::{Binding, Message, Parsing};
-use super::effects::Completion;
-use super::exchange::Until;
+use super::effects::{Completion, forgets_statements};
 use super::held::Held;
 use super::run::Session;
-use super::statements::ClientStatement;
+use super::statements::{ClientStatement, Portal};
 use crate::catalog::verdict::Verdict;
 use crate::pool::ServerName;
 use crate::protocol::backend::{self, Status};
@@ -24,40 +23,32 @@ use crate::sql::statement::Kind;
 /// No statement has this name on any connection: closing it is answered, and closes nothing.
 const NO_STATEMENT: ServerName = ServerName(0);
 
-/// What a message that was written will lead to.
-enum Written {
-    /// An execution, and what it completes, if that is known: a cursor may be executed by its name.
-    Execution(Option<Completion>),
-    /// Nothing that is completed.
-    Other,
-}
-
 impl Session {
     /// Writes the batch; returns what its executions will complete.
     pub(super) fn write_batch(
         &mut self,
         held: &mut Held,
         messages: &[Message],
-        until: Until,
     ) -> VecDeque<Option<Completion>> {
         let mut completes = VecDeque::new();
         held.names.clear();
+        held.refuses = held.status == Status::Failed;
         for name in held.lease.prepared.take_evicted() {
             put_close(held, name);
-            held.answers.sent(Sent::Close, For::Proxy);
+            held.answers.sent(Sent::CloseStatement, For::Proxy);
         }
         for message in messages {
-            if let Written::Execution(completes_what) = self.write_message(held, message) {
-                completes.push_back(completes_what);
+            self.write_message(held, message);
+            if let Message::Execute { bound, .. } = message
+                && bound.as_ref().is_none_or(|bound| bound.statement.own.is_none())
+            {
+                completes.push_back(bound.as_ref().map(|bound| self.completion(held, bound)));
             }
-        }
-        if until == Until::Answered && !matches!(messages.last(), Some(Message::Flush)) {
-            held.lease.output.put_slice(b"H\0\0\0\x04");
         }
         completes
     }
 
-    fn write_message(&mut self, held: &mut Held, message: &Message) -> Written {
+    fn write_message(&mut self, held: &mut Held, message: &Message) {
         match message {
             Message::Parse(parsing) => self.write_parse(held, parsing),
             Message::Bind(binding) => self.write_bind(held, binding),
@@ -72,7 +63,11 @@ impl Session {
                     ensure_unnamed(held, statement);
                     forward(held, raw, Sent::DescribeStatement);
                 }
-                None => forward(held, raw, Sent::DescribeStatement),
+                None => {
+                    let name = unknown(held, name);
+                    put_message(held, b'D', &[b"S", &name, b"\0"]);
+                    held.answers.sent(Sent::DescribeStatement, For::Client);
+                }
             },
             Message::DescribePortal { bound, raw } => {
                 if bound.as_ref().is_some_and(|bound| bound.statement.own.is_some()) {
@@ -84,32 +79,26 @@ impl Session {
             Message::Execute { bound, raw, .. } => {
                 if bound.as_ref().is_some_and(|bound| bound.statement.own.is_some()) {
                     self.say(held, message);
-                    return Written::Other;
+                } else {
+                    forward(held, raw, Sent::Execute);
                 }
-                forward(held, raw, Sent::Execute);
-                let completion = bound.as_ref().map(|bound| Completion {
-                    script: Arc::clone(&bound.verdict.script),
-                    at: 0,
-                    leaves_state: bound.verdict.leaves_state,
-                });
-                return Written::Execution(completion);
             }
             Message::CloseStatement { name } => {
                 self.statements.close(name.clone());
                 if name.is_empty() {
-                    held.unnamed = None;
+                    close_unnamed(held);
+                } else {
+                    put_close(held, NO_STATEMENT);
                 }
-                put_close(held, NO_STATEMENT);
-                held.answers.sent(Sent::Close, For::Client);
+                held.answers.sent(Sent::CloseStatement, For::Client);
             }
-            Message::ClosePortal { raw } => forward(held, raw, Sent::Close),
+            Message::ClosePortal { raw, .. } => forward(held, raw, Sent::ClosePortal),
             Message::Sync => {
                 held.lease.output.put_slice(b"S\0\0\0\x04");
                 held.answers.sent(Sent::Sync, For::Client);
             }
             Message::Flush => held.lease.output.put_slice(b"H\0\0\0\x04"),
         }
-        Written::Other
     }
 
     fn write_bind(&mut self, held: &mut Held, binding: &Binding) {
@@ -121,7 +110,9 @@ impl Session {
             raw,
         } = binding;
         let Some(bound) = bound else {
-            return forward(held, raw, Sent::Bind);
+            let name = unknown(held, name);
+            put_message(held, b'B', &[portal, b"\0", &name, b"\0", suffix]);
+            return held.answers.sent(Sent::Bind, For::Client);
         };
         if bound.statement.own.is_some() {
             held.answers.say(Bytes::from_static(backend::BIND_COMPLETE));
@@ -149,6 +140,9 @@ impl Session {
             // The server itself is to say so: it is asked to parse a name that it has.
             if let Some(known) = self.statements.find(name).cloned() {
                 let server = ensure(held, &known, name);
+                // The error names this one, whatever else the client calls the same text.
+                held.names.insert(0, (server, name.clone()));
+                self.statements.parse_again(name.clone());
                 put_parse(held, server, statement);
                 held.answers.sent(Sent::Parse, For::Client);
                 held.parsing.push_back(None);
@@ -162,10 +156,11 @@ impl Session {
             held.lease.prepared.find(&statement.parsed)
         };
         if let Some(server) = known
-            && held.status == Status::Failed
+            && held.refuses
             && !ends_failed_block(&parsing.verdict)
         {
             // The server refuses it before it looks at the name.
+            held.names.push((server, name.clone()));
             put_parse(held, server, statement);
             held.answers.sent(Sent::Parse, For::Client);
             held.parsing.push_back(None);
@@ -181,6 +176,24 @@ impl Session {
             put_parse(held, server, statement);
             held.answers.sent(Sent::Parse, For::Client);
             held.parsing.push_back(Some(statement.parsed.clone()));
+        }
+    }
+
+    fn completion(&self, held: &mut Held, bound: &Portal) -> Completion {
+        let verdict = &bound.verdict;
+        held.refuses &= !ends_failed_block(verdict);
+        if verdict
+            .single()
+            .is_some_and(|statement| forgets_statements(&statement.kind))
+        {
+            // What the batch parses behind it must not be taken for known.
+            held.lease.prepared.clear();
+        }
+        Completion {
+            script: Arc::clone(&verdict.script),
+            at: 0,
+            leaves_state: verdict.leaves_state,
+            newest: self.statements.newest(),
         }
     }
 
@@ -228,6 +241,24 @@ fn ensure_unnamed(held: &mut Held, statement: &Arc<ClientStatement>) {
     held.answers.sent(Sent::Parse, For::Proxy);
     held.parsing.push_back(None);
     held.unnamed = Some(statement.serial);
+}
+
+/// The name to ask for where the client has no statement of that name. The server may know it from SQL, by PREPARE; but what other
+/// clients have left there, named or not, is not this one's.
+fn unknown(held: &mut Held, name: &Bytes) -> Bytes {
+    if name.is_empty() {
+        close_unnamed(held);
+        held.answers.sent(Sent::CloseStatement, For::Proxy);
+    } else if name.starts_with(ServerName::PREFIX.as_bytes()) {
+        held.names.push((NO_STATEMENT, name.clone()));
+        return Bytes::from(NO_STATEMENT.to_string());
+    }
+    name.clone()
+}
+
+fn close_unnamed(held: &mut Held) {
+    held.unnamed = None;
+    put_message(held, b'C', &[b"S\0"]);
 }
 
 fn put_parse(held: &mut Held, server: ServerName, statement: &ClientStatement) {

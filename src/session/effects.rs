@@ -10,6 +10,8 @@ use std::sync::Arc;
 use super::acquire::bring_to;
 use super::held::{AskError, Held};
 use super::run::Session;
+use super::statements::Serial;
+use crate::catalog::verdict::Verdict;
 use crate::protocol::backend::Status;
 use crate::route::Pin;
 use crate::sql::ident::{quote_ident, quote_literal};
@@ -25,15 +27,19 @@ pub struct Completion {
     pub at: usize,
     /// It may leave a trace in the session that its text does not tell.
     pub leaves_state: bool,
+    /// The newest of the client's prepared statements when it was sent.
+    pub newest: Serial,
 }
 
 impl Completion {
     /// One for each statement of a text.
-    pub fn each(script: &Arc<Script>, leaves_state: bool) -> impl Iterator<Item = Self> {
+    pub fn each(verdict: &Verdict, newest: Serial) -> impl Iterator<Item = Self> {
+        let (script, leaves_state) = (&verdict.script, verdict.leaves_state);
         (0..script.statements.len()).map(move |at| Self {
             script: Arc::clone(script),
             at,
             leaves_state,
+            newest,
         })
     }
 
@@ -98,6 +104,11 @@ impl Session {
             self.pin_for(completion, held);
             if let Some(statement) = completion.statement() {
                 self.take_effect(held, &statement.kind, tag, &shown);
+                if forgets_statements(&statement.kind) {
+                    held.lease.prepared.clear();
+                    held.unnamed = None;
+                    self.statements.forget_up_to(completion.newest);
+                }
                 rolled_back |= undoes(&statement.kind, tag);
             }
         }
@@ -119,7 +130,10 @@ impl Session {
                 held.lease.brought_to = None;
                 bring_to(held, self.id, &self.wanted, &self.base.facts).await?;
             }
-            Status::InTransaction if kinds().any(|statement| matches!(statement.kind, Kind::Reset(_))) => {
+            Status::InTransaction
+                if kinds()
+                    .any(|statement| matches!(statement.kind, Kind::Reset(_) | Kind::RollbackTo(_))) =>
+            {
                 self.restore_startup(held, &resets).await?;
             }
             _ => {}
@@ -239,15 +253,7 @@ impl Session {
                 self.settings.discard_all();
                 held.lease.settings.clear();
                 held.lease.brought_to = None;
-                held.lease.prepared.clear();
-                held.unnamed = None;
-                self.statements.clear();
                 self.pin = None;
-            }
-            Kind::Deallocate(None) => {
-                held.lease.prepared.clear();
-                held.unnamed = None;
-                self.statements.clear();
             }
             Kind::Savepoint(name) => self.settings.savepoint(name),
             Kind::Release(name) => self.settings.release(name),
@@ -327,6 +333,11 @@ fn matters(kind: &Kind) -> bool {
             | Kind::Rollback { .. }
             | Kind::PrepareTransaction
     )
+}
+
+/// Does it drop all prepared statements?
+pub(super) fn forgets_statements(kind: &Kind) -> bool {
+    matches!(kind, Kind::Discard(Discard::All) | Kind::Deallocate(None))
 }
 
 /// Does it take back what was done before it?

@@ -314,6 +314,7 @@ impl Session {
 
     /// Takes one whole message; true when it is to be forwarded.
     fn take(&mut self, held: &mut Held, frame: Frame, progress: &mut Progress) -> Result<bool, ServerLost> {
+        let answered = held.answers.next();
         let verdict = match held.answers.arrived(frame.tag) {
             Ok(verdict) => verdict,
             Err(_) if frame.tag == b'E' => {
@@ -344,8 +345,13 @@ impl Session {
                     self.statements.answered();
                 }
             }
-            b'3' if verdict == Verdict::Forward => self.statements.answered(),
-            b'E' => forward &= self.failed(held, whole.clone(), progress),
+            b'3' if answered == Some(Sent::CloseStatement) => self.statements.answered(),
+            b'E' => {
+                if answered == Some(Sent::Parse) {
+                    self.statements.undo_failed_parse();
+                }
+                forward &= self.failed(held, whole.clone(), progress);
+            }
             b'G' => {
                 progress.copy = CopyIn::Data;
                 self.wire.consume(std::mem::take(&mut self.unit_bytes));
@@ -379,6 +385,8 @@ impl Session {
     fn failed(&mut self, held: &mut Held, whole: Range<usize>, progress: &mut Progress) -> bool {
         let frame = Bytes::copy_from_slice(&held.lease.input[whole]);
         self.statements.undo();
+        // A Parse of it may have failed, or have been skipped.
+        held.unnamed = None;
         for statement in held.parsing.drain(..).flatten() {
             held.lease.prepared.forget(&statement);
         }
@@ -387,7 +395,6 @@ impl Session {
         }
         let fields = error::fields(&frame[HEADER_BYTES..]);
         progress.farewell |= fields.severity == b"FATAL" && fields.code == b"08P01";
-        self.skipping |= progress.run.until == Until::Answered;
         let code = sqlstate(&frame);
         let elsewhere = if held.is_replica {
             leads_to_the_primary(code)

@@ -53,6 +53,8 @@ pub struct Held {
     /// Settings that were RESET in the open transaction; `None` for all of them.
     pub resets: Vec<Option<Box<str>>>,
     pub(super) scanner: Scanner,
+    /// While a batch is written: at this message the server's block has failed.
+    pub refuses: bool,
     /// A ParameterStatus came that the client was not told of.
     pub news: bool,
     unflushed: bool,
@@ -113,6 +115,7 @@ impl Held {
             parsing: VecDeque::new(),
             resets: Vec::new(),
             scanner: Scanner::default(),
+            refuses: false,
             news: false,
             unflushed: false,
             _outstanding: outstanding,

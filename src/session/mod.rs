@@ -23,6 +23,7 @@ mod query;
 pub mod run;
 mod sequences;
 pub mod settings;
+mod shape;
 pub mod statements;
 pub mod stream;
 pub mod unit;

@@ -79,6 +79,11 @@ impl Work<'_> {
         tables
     }
 
+    /// Does it leave a portal behind that a later unit of the transaction may use?
+    fn leaves_portals(&self) -> bool {
+        matches!(self.messages, Messages::Batch(messages) if super::shape::leaves_portals(messages))
+    }
+
     fn holds_a_query(&self) -> bool {
         let mut statements = self
             .verdicts
@@ -90,6 +95,7 @@ impl Work<'_> {
     /// May it run before a deferred BEGIN is sent? Only what reads, and reads neither clock nor session.
     fn is_early_read(&self) -> bool {
         self.until == Until::Ready
+            && !self.leaves_portals()
             && self
                 .verdicts
                 .iter()
@@ -172,6 +178,10 @@ impl Session {
             Route::Primary(because) => Reason::Route(because),
             Route::Replica(_) if work.level == Level::Strict => Reason::Level(work.level),
             Route::Replica(_) if work.verdicts.is_empty() => Reason::Route(Because::InTransaction),
+            // What the client may execute further has to stay where it is, and a replica is not kept from unit to unit.
+            Route::Replica(_) if work.until == Until::Answered && work.leaves_portals() => {
+                Reason::Route(Because::InTransaction)
+            }
             Route::Replica(_) if self.database.catalog_is_changing() => Reason::CatalogChanging,
             Route::Replica(_) if begun.known_in_flight && self.saw_primary => Reason::FencePending,
             Route::Replica(because) => {
@@ -230,12 +240,23 @@ impl Session {
         if !std::mem::take(&mut held.news) {
             return;
         }
+        // In a failed block the startup values cannot be put in the place of what RESET brought back; that goes with the block.
+        let is_unsettled = |name: &str| {
+            let covers = |reset: &Option<Box<str>>| {
+                reset
+                    .as_deref()
+                    .is_none_or(|reset| reset.eq_ignore_ascii_case(name))
+            };
+            held.status == Status::Failed && held.resets.iter().any(covers)
+        };
         let mut differing: Vec<(Box<str>, Box<str>)> = held
             .lease
             .parameters
             .iter()
             .filter(|(name, value)| {
-                &***name != "in_hot_standby" && self.reported.get(*name).is_some_and(|known| known != *value)
+                &***name != "in_hot_standby"
+                    && self.reported.get(*name).is_some_and(|known| known != *value)
+                    && !is_unsettled(name)
             })
             .map(|(name, value)| (name.clone(), value.clone()))
             .collect();
@@ -287,6 +308,7 @@ impl Session {
                     let answer = run.capture.and_then(Capture::answer);
                     filling.finish(self, &held, answer.ok_or_else(|| error.clone()), asked_at);
                 }
+                self.skipping |= error.is_some() && work.until == Until::Answered;
                 self.note_last(&held, reason, work.level);
                 self.finish(held, work, error.is_some()).await
             }
@@ -314,10 +336,11 @@ impl Session {
                 held.unnamed = None;
                 held.answers
                     .sent(super::answers::Sent::Query, super::answers::For::Client);
+                let newest = self.statements.newest();
                 let each = work
                     .verdicts
                     .iter()
-                    .flat_map(|verdict| Completion::each(&verdict.script, verdict.leaves_state));
+                    .flat_map(|verdict| Completion::each(verdict, newest));
                 (each.map(Some).collect::<VecDeque<_>>(), false)
             }
             Messages::Function(message) => {
@@ -327,10 +350,18 @@ impl Session {
                     .sent(super::answers::Sent::Query, super::answers::For::Client);
                 (VecDeque::new(), false)
             }
-            Messages::Batch(messages) => (self.write_batch(held, messages, work.until), true),
+            Messages::Batch(messages) => (self.write_batch(held, messages), true),
         };
+        let mut until = work.until;
+        if held.is_replica && until == Until::Answered {
+            // What comes after may be a write, or read what this replica has not replayed: it is chosen anew.
+            held.lease.output.extend_from_slice(b"S\0\0\0\x04");
+            held.answers
+                .sent(super::answers::Sent::Sync, super::answers::For::Proxy);
+            until = Until::Ready;
+        }
         Run {
-            until: work.until,
+            until,
             completes,
             capture: capture.then(|| Capture::new(self.proxy.settings.cache.entry_bytes_max)),
             may_retry: held.status == Status::Idle && (held.is_replica || replans),

@@ -11,6 +11,7 @@ use super::perform::Work;
 use super::run::Session;
 use crate::catalog::verdict::Verdict;
 use crate::pool::Drawn;
+use crate::protocol::backend::Status;
 
 /// Most connections that are looked at for the one on which the session drew.
 pub(super) const LOOKS_MAX: usize = 64;
@@ -40,7 +41,8 @@ impl Session {
             Drawn::By(session) => session != self.id,
             Drawn::BySeveral => true,
         };
-        if others && asks(&work.verdicts) {
+        // In a block that has failed nothing is evaluated, and the server would refuse to forget.
+        if others && held.status != Status::Failed && asks(&work.verdicts) {
             held.ask("DISCARD SEQUENCES").await?;
             held.lease.drawn = Drawn::ByNobody;
         }

@@ -58,6 +58,7 @@ pub struct Statements {
     portals: HashMap<Bytes, Portal>,
     unanswered: VecDeque<Change>,
     parsed: Serial,
+    newest: Serial,
 }
 
 impl Statements {
@@ -74,7 +75,14 @@ impl Statements {
 
     /// Parse was sent.
     pub fn parse(&mut self, name: Bytes, statement: Arc<ClientStatement>) {
+        self.newest = statement.serial;
         let before = self.named.insert(name.clone(), statement);
+        self.unanswered.push_back(Change { name, before });
+    }
+
+    /// Parse was sent for a name that is in use: it will fail.
+    pub fn parse_again(&mut self, name: Bytes) {
+        let before = self.named.get(&name).cloned();
         self.unanswered.push_back(Change { name, before });
     }
 
@@ -98,22 +106,33 @@ impl Statements {
     pub fn undo(&mut self) {
         while let Some(change) = self.unanswered.pop_back() {
             match change.before {
-                // A failed Parse leaves no unnamed statement: the server drops the old one first.
-                Some(before) if !change.name.is_empty() => drop(self.named.insert(change.name, before)),
-                _ => drop(self.named.remove(&change.name)),
+                Some(before) => drop(self.named.insert(change.name, before)),
+                None => drop(self.named.remove(&change.name)),
             }
         }
     }
 
-    /// DEALLOCATE of one, accepted.
-    pub fn deallocate(&mut self, name: &[u8]) -> bool {
-        self.named.remove(name).is_some()
+    /// The oldest unanswered change, a Parse, failed, and all behind it was skipped.
+    pub fn undo_failed_parse(&mut self) {
+        let unnamed = self
+            .unanswered
+            .front()
+            .is_some_and(|change| change.name.is_empty());
+        self.undo();
+        if unnamed {
+            // The server drops the old one first.
+            self.named.remove(&b""[..]);
+        }
     }
 
-    /// DEALLOCATE ALL, or DISCARD ALL.
-    pub fn clear(&mut self) {
-        self.named.clear();
-        self.portals.clear();
+    /// The newest statement that was sent to be parsed.
+    pub fn newest(&self) -> Serial {
+        self.newest
+    }
+
+    /// DEALLOCATE ALL, or DISCARD ALL, sent when this one was the newest; those that a pipeline parsed behind it stay.
+    pub fn forget_up_to(&mut self, newest: Serial) {
+        self.named.retain(|_, statement| statement.serial > newest);
     }
 
     /// A simple query drops the unnamed statement.
@@ -194,7 +213,17 @@ mod tests {
         parse(&mut statements, "", "select 1");
         statements.answered();
         parse(&mut statements, "", "selec 2");
-        statements.undo();
+        statements.undo_failed_parse();
         assert_eq!(text(&statements, ""), None);
+    }
+
+    #[test]
+    fn a_skipped_parse_leaves_the_unnamed_statement_as_it_was() {
+        let mut statements = Statements::default();
+        parse(&mut statements, "", "select 1");
+        statements.answered();
+        parse(&mut statements, "", "select 2");
+        statements.undo();
+        assert_eq!(text(&statements, ""), Some(&b"select 1"[..]));
     }
 }

@@ -1,0 +1,12 @@
+//! Real clients, each running the same operations directly on the primary and through the proxy.
+//!
+//! What is proved: whatever a client can tell (values, errors, tags, notices, parameters) is the same both ways, also while
+//! other clients of the same user and database do their worst. Each suite starts a cluster of its own; where PostgreSQL or the
+//! Python drivers are missing it fails, and `make test` says before what is missing.
+
+mod programs;
+mod rivals;
+#[path = "../support/mod.rs"]
+mod support;
+mod wire;
+mod wire_programs;
