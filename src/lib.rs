@@ -2,6 +2,7 @@
 //!
 //! Data flows one way, listener to session to route to cache or pool, and imports point the same way.
 
+pub mod admin;
 pub mod auth;
 pub mod cache;
 pub mod catalog;

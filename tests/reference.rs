@@ -6,10 +6,12 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use pgladder::config::{Config, Endpoint, NodeConfig, Setting, Sources};
+use pgladder::config::{Config, Counts, Endpoint, NodeConfig, Setting, Sources};
 
 /// Its default is the machine's.
 const OF_THE_MACHINE: &str = "cluster.control_user";
+
+const RELOAD: &str = "A reload applies it.";
 
 fn path() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("proxy.toml")
@@ -81,6 +83,12 @@ fn problems(shown: &BTreeMap<String, Shown>, settings: &[Setting]) -> Vec<String
         }
         if shown.about.starts_with("Allowed: ") {
             problems.push(format!("{key}: the comment does not say what it is"));
+        }
+        let says_so = shown.about.contains(RELOAD);
+        if says_so != (Config::counts(key) == Some(Counts::AtReload)) {
+            problems.push(format!(
+                "{key}: `{RELOAD}` must be said where it is so, and only there"
+            ));
         }
         // An example stands behind a comment sign; what counts is the default itself.
         let is_example =
@@ -185,6 +193,11 @@ fn a_reference_that_drifts_is_noticed() {
     let undocumented = "pool.size: the comment must end with `Allowed: a whole number.`";
     check("[pool]\nsize = 16", Some(undocumented));
     check("[pool]\n# Connections.\n\nsize = 16", Some(undocumented));
+    let reloaded = about.replace("Allowed", "A reload applies it.\n# Allowed");
+    check(
+        &format!("{reloaded}size = 16"),
+        Some("pool.size: `A reload applies it.` must be said where it is so, and only there"),
+    );
     let nothing_said = "[pool]\n# Allowed: a whole number.\nsize = 16";
     check(
         nothing_said,

@@ -26,6 +26,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::auth::cached::Cached;
@@ -109,6 +110,12 @@ pub struct Candidate<'a> {
 #[derive(Debug)]
 pub struct Auth {
     method: Method,
+    roles: ArcSwap<Roles>,
+}
+
+/// What can be exchanged while logins go on.
+#[derive(Debug)]
+struct Roles {
     users: Users,
     admins: HashSet<Box<str>>,
 }
@@ -120,9 +127,17 @@ impl Auth {
         let asked = settings.query.map(|source| Cached::new(source, ttl));
         Self {
             method: settings.method,
-            users: Users::new(&settings.users, asked),
-            admins: settings.admins,
+            roles: ArcSwap::from_pointee(Roles {
+                users: Users::new(&settings.users, asked.map(Arc::new)),
+                admins: settings.admins,
+            }),
         }
+    }
+
+    /// Other configured roles and admins, for logins from now on. Derives the verifiers of passwords, as `new` does.
+    pub fn renew(&self, users: &HashMap<Box<str>, UserSecret>, admins: HashSet<Box<str>>) {
+        let users = self.roles.load().users.renewed(users);
+        self.roles.store(Arc::new(Roles { users, admins }));
     }
 
     /// True when anybody may claim to be any role.
@@ -137,41 +152,42 @@ impl Auth {
         wire: &mut Wire<'_, S>,
         candidate: Candidate<'_>,
     ) -> Result<Identity, AuthError> {
+        let roles = self.roles.load_full();
         let keys = match self.method {
             Method::Trust => None,
             Method::Certificate => {
                 check_certificate(candidate)?;
                 None
             }
-            Method::Scram => Some(self.prove(wire, candidate).await?),
+            Method::Scram => Some(prove(&roles.users, wire, candidate).await?),
         };
         Ok(Identity {
             user: Arc::clone(candidate.user),
-            admin: self.admins.contains(&**candidate.user),
+            admin: roles.admins.contains(&**candidate.user),
             keys,
         })
     }
+}
 
-    async fn prove<S: AsyncRead + AsyncWrite + Unpin + Send>(
-        &self,
-        wire: &mut Wire<'_, S>,
-        candidate: Candidate<'_>,
-    ) -> Result<Secret, AuthError> {
-        let exchange = sasl::run(wire, candidate.channel, self.users.find(candidate.user));
-        let Proven { proof, found } = exchange.await.inspect_err(|error| {
-            if matches!(error, AuthError::Refused(_)) {
-                self.users.forget(candidate.user);
-            }
-        })?;
-        Ok(match found.password {
-            // Its verifier has a salt of our own making: its keys are of no use with a server.
-            Some(password) => Secret::Password(password),
-            None => Secret::ScramKeys {
-                client_key: proof.client_key,
-                server_key: found.verifier.server_key.clone(),
-            },
-        })
-    }
+async fn prove<S: AsyncRead + AsyncWrite + Unpin + Send>(
+    users: &Users,
+    wire: &mut Wire<'_, S>,
+    candidate: Candidate<'_>,
+) -> Result<Secret, AuthError> {
+    let exchange = sasl::run(wire, candidate.channel, users.find(candidate.user));
+    let Proven { proof, found } = exchange.await.inspect_err(|error| {
+        if matches!(error, AuthError::Refused(_)) {
+            users.forget(candidate.user);
+        }
+    })?;
+    Ok(match found.password {
+        // Its verifier has a salt of our own making: its keys are of no use with a server.
+        Some(password) => Secret::Password(password),
+        None => Secret::ScramKeys {
+            client_key: proof.client_key,
+            server_key: found.verifier.server_key.clone(),
+        },
+    })
 }
 
 fn check_certificate(candidate: Candidate<'_>) -> Result<(), AuthError> {

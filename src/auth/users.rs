@@ -83,7 +83,7 @@ struct Configured {
 /// All sources.
 pub(crate) struct Users {
     configured: HashMap<Box<str>, Configured>,
-    asked: Option<Cached>,
+    asked: Option<Arc<Cached>>,
     mock_secret: Zeroizing<[u8; 32]>,
     /// Of the first real verifier seen: made-up ones have as many, because PostgreSQL gives all of a cluster the same.
     iterations: OnceLock<u32>,
@@ -91,11 +91,8 @@ pub(crate) struct Users {
 
 impl Users {
     /// Derives the verifiers of passwords: about a millisecond each.
-    pub fn new(users: &HashMap<Box<str>, UserSecret>, asked: Option<Cached>) -> Self {
-        let configured: HashMap<Box<str>, Configured> = users
-            .iter()
-            .map(|(name, secret)| (name.clone(), Configured::new(secret)))
-            .collect();
+    pub fn new(users: &HashMap<Box<str>, UserSecret>, asked: Option<Arc<Cached>>) -> Self {
+        let configured = configured(users);
         let iterations = OnceLock::new();
         if let Some(first) = configured.values().next() {
             iterations.get_or_init(|| first.verifier.iterations);
@@ -105,6 +102,16 @@ impl Users {
             asked,
             mock_secret: Zeroizing::new(rand::random()),
             iterations,
+        }
+    }
+
+    /// The same with other configured roles. What was made up stays as it was, so that a reload does not tell it apart.
+    pub fn renewed(&self, users: &HashMap<Box<str>, UserSecret>) -> Self {
+        Self {
+            configured: configured(users),
+            asked: self.asked.clone(),
+            mock_secret: self.mock_secret.clone(),
+            iterations: self.iterations.clone(),
         }
     }
 
@@ -155,6 +162,13 @@ impl Users {
             unusable: Some(unusable),
         })
     }
+}
+
+fn configured(users: &HashMap<Box<str>, UserSecret>) -> HashMap<Box<str>, Configured> {
+    let users = users.iter();
+    users
+        .map(|(name, secret)| (name.clone(), Configured::new(secret)))
+        .collect()
 }
 
 impl Configured {

@@ -19,6 +19,9 @@ pub enum Form {
     Described,
 }
 
+/// What comes before the parts that have a length.
+const GENERATION_AND_FORM_BYTES: usize = 9;
+
 /// What an answer depends on besides its text and parameters.
 #[derive(Debug, Clone, Copy)]
 pub struct Identity<'a> {
@@ -77,7 +80,7 @@ impl Key {
     /// The key of a request.
     pub fn of(request: &Request<'_>) -> Self {
         let parts = [request.identity, request.sql, request.types, request.bind];
-        let length = parts.iter().map(|part| part.len() + 4).sum::<usize>() + 9;
+        let length = parts.iter().map(|part| part.len() + 4).sum::<usize>() + GENERATION_AND_FORM_BYTES;
         let mut out = BytesMut::with_capacity(length);
         out.put_u64(request.generation);
         out.put_u8(match request.form {
@@ -96,10 +99,32 @@ impl Key {
         foldhash::fast::FixedState::default().hash_one(&self.0)
     }
 
+    /// The name of the database that it is about.
+    pub fn database(&self) -> &[u8] {
+        // Generation and form come first, then the identity, whose first part is the database.
+        let identity = part(&self.0[GENERATION_AND_FORM_BYTES..]);
+        part(identity)
+    }
+
+    /// The exact text.
+    pub fn sql(&self) -> &[u8] {
+        let identity = part(&self.0[GENERATION_AND_FORM_BYTES..]);
+        part(&self.0[GENERATION_AND_FORM_BYTES + 4 + identity.len()..])
+    }
+
     /// Bytes that it occupies.
     pub fn size(&self) -> usize {
         self.0.len()
     }
+}
+
+/// The first part of several, each with its length.
+fn part(bytes: &[u8]) -> &[u8] {
+    let Some((length, rest)) = bytes.split_first_chunk() else {
+        return &[];
+    };
+    let length = usize::try_from(u32::from_be_bytes(*length)).unwrap_or(usize::MAX);
+    rest.get(..length).unwrap_or_default()
 }
 
 fn put(out: &mut BytesMut, part: &[u8]) {
@@ -174,6 +199,11 @@ mod tests {
             session_user: b"",
             settings: &[b"a", b"b"],
         };
+        let key = Key::of(&Request {
+            identity: &bob.encode(),
+            ..BASE
+        });
+        assert_eq!((key.database(), key.sql()), (&b"shop"[..], BASE.sql));
         assert_ne!(
             bob.encode(),
             Identity {

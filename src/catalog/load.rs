@@ -19,7 +19,7 @@ use super::verdict::Oid;
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// The server or the connection failed.
-    #[error("the catalog cannot be read: {0}")]
+    #[error("the catalog cannot be read: {}", crate::cluster::in_words(.0))]
     Server(#[from] tokio_postgres::Error),
     /// The server answered in another shape than asked for.
     #[error("the server's answer to the catalog fingerprint is not understood")]

@@ -57,7 +57,8 @@ impl ConfigOptions {
         })
     }
 
-    fn sources(&self) -> Sources {
+    /// Where the configuration of these flags comes from.
+    pub fn sources(&self) -> Sources {
         let file = self.config.clone().filter(|path| !path.as_os_str().is_empty());
         Sources::of_process(file, self.flags())
     }

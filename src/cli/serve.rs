@@ -1,22 +1,26 @@
 //! `pgladder serve`: the proxy in the foreground, until it is told to stop.
 //!
-//! It loads the configuration, starts the log and the runtime, and turns signals into a stop: the first SIGINT or SIGTERM asks
-//! the proxy to drain, the second ends it at once. Invariant: no signal is lost between the start of listening for signals and the
-//! end; so they are listened for before the proxy starts. What serving means is not decided here.
+//! It loads the configuration, starts the log and the runtime, and turns signals into what they ask for: the first SIGINT or
+//! SIGTERM lets the proxy drain, the second ends it at once; SIGHUP loads the configuration again. Invariant: no signal is lost
+//! between the start of listening for signals and the end; so they are listened for before the proxy starts. What serving means
+//! is not decided here.
 
 use std::fmt::Display;
 use std::io;
 use std::pin::pin;
+use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow};
 use clap::Args;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::Failure;
 use super::options::ConfigOptions;
 use crate::config::{Config, LogFormat};
-use crate::{serve, telemetry};
+use crate::serve::{self, Origins};
+use crate::telemetry;
 
 /// Arguments of `serve`.
 #[derive(Args, Debug)]
@@ -26,27 +30,42 @@ pub(super) struct ServeOptions {
 }
 
 pub(super) fn run(options: &ServeOptions) -> Result<(), Failure> {
-    let config = options.config.load()?;
+    let sources = options.config.sources();
+    let config = Config::load(&sources)?;
     let format = match config.log.format {
         LogFormat::Text => telemetry::Format::Text,
         LogFormat::Json => telemetry::Format::Json,
     };
-    telemetry::start(&config.log.level, format).context("the log")?;
+    let log = telemetry::start(&config.log.level, format).context("the log")?;
+    let origins = Origins {
+        sources,
+        log: Some(log),
+        asked: Arc::default(),
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .thread_name("pgladder")
         .enable_all()
         .build()?;
-    let ended = runtime.block_on(serve_until_told(config));
+    let ended = runtime.block_on(serve_until_told(config, origins));
     // What a second signal cut off must not keep the process.
     runtime.shutdown_background();
     ended.map_err(Failure::from)
 }
 
-async fn serve_until_told(config: Config) -> anyhow::Result<()> {
+async fn serve_until_told(config: Config, origins: Origins) -> anyhow::Result<()> {
     let mut signals = Signals::listen().context("signals")?;
+    let mut hangups = signal(SignalKind::hangup()).context("signals")?;
+    let asked = Arc::clone(&origins.asked);
     let stop = CancellationToken::new();
-    let serving = Box::pin(serve::serve(config, stop.clone()));
-    until_told(serving, async || signals.next().await, stop).await
+    let (bound, _) = oneshot::channel();
+    let serving = Box::pin(serve::serve_reloadable(config, origins, stop.clone(), bound));
+    let mut served = pin!(until_told(serving, async || signals.next().await, stop));
+    loop {
+        tokio::select! {
+            ended = &mut served => return ended,
+            Some(()) = hangups.recv() => asked.notify_one(),
+        }
+    }
 }
 
 /// Runs to the end of `serving`; the first signal asks it to stop, the second does not wait for it.

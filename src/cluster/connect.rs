@@ -20,7 +20,7 @@ use tokio_postgres::{Client, Config, Statement};
 #[derive(Debug, thiserror::Error)]
 pub enum ControlError {
     /// The server refused, or the connection failed.
-    #[error("{}", with_cause(.0))]
+    #[error("{}", in_words(.0))]
     Postgres(#[from] tokio_postgres::Error),
     /// No answer within the limit.
     #[error("no answer within {0:?}")]
@@ -30,7 +30,8 @@ pub enum ControlError {
     Changed,
 }
 
-fn with_cause(error: &tokio_postgres::Error) -> String {
+/// The server's own words, or the cause, where the driver says "db error" or less.
+pub fn in_words(error: &tokio_postgres::Error) -> String {
     if let Some(db) = error.as_db_error() {
         return format!("{} ({})", db.message(), db.code().code());
     }

@@ -19,6 +19,7 @@ pub mod tls;
 pub mod view;
 
 pub use choose::Outstanding;
+pub use connect::in_words;
 pub use node_id::{NodeAddress, NodeId};
 pub use running::Cluster;
 pub use settings::{ClusterSettings, LagLimit, NodeConfig, PasswordLookup};

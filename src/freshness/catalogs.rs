@@ -52,7 +52,7 @@ impl std::fmt::Debug for CatalogSource {
 enum CatalogError {
     #[error("there is no primary to read the catalog from")]
     NoPrimary,
-    #[error("{0}")]
+    #[error("{}", crate::cluster::in_words(.0))]
     Connect(tokio_postgres::Error),
     #[error(transparent)]
     Load(#[from] LoadError),

@@ -6,8 +6,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -46,7 +47,7 @@ pub struct Database {
     pub name: Arc<str>,
     clocks: Mutex<Clocks>,
     ticks: Arc<Ticks>,
-    allowed: Arc<Allowed>,
+    allowed: ArcSwap<Allowed>,
     guards: Guards,
     /// The generation that a catalog must have to be used.
     generation: AtomicU64,
@@ -64,6 +65,7 @@ pub struct Database {
     /// A load or a comparison has ended, well or not.
     loaded: Notify,
     problem: Mutex<Option<String>>,
+    checked_at: Mutex<Option<Instant>>,
 }
 
 impl Database {
@@ -79,7 +81,7 @@ impl Database {
             name,
             clocks: Mutex::new(Clocks::new(era, now)),
             ticks,
-            allowed,
+            allowed: ArcSwap::new(allowed),
             guards,
             generation: AtomicU64::new(1),
             doubted: AtomicU64::new(0),
@@ -91,6 +93,7 @@ impl Database {
             reload: Notify::new(),
             loaded: Notify::new(),
             problem: Mutex::new(None),
+            checked_at: Mutex::new(None),
         }
     }
 
@@ -111,7 +114,7 @@ impl Database {
         let path = crate::catalog::Path {
             schemas: subject.path.split('\0').map(Into::into).collect(),
         };
-        let verdict = Arc::new(catalog.judge(script, &path, &self.allowed));
+        let verdict = Arc::new(catalog.judge(script, &path, &self.allowed.load()));
         self.verdicts.insert(subject.clone(), Arc::clone(&verdict));
         verdict
     }
@@ -166,6 +169,11 @@ impl Database {
     /// Why there is no catalog, where loading it failed.
     pub fn problem(&self) -> Option<String> {
         self.problem.lock().clone()
+    }
+
+    /// When the catalog was last read, or found unchanged; `None`: never.
+    pub fn checked_at(&self) -> Option<Instant> {
+        *self.checked_at.lock()
     }
 
     /// Notes all that a read of these tables must know, before it is sent.
@@ -271,6 +279,12 @@ impl Database {
         self.reload.notify_one();
     }
 
+    /// Other functions are declared safe: verdicts under the present generation are void, those of the next one know them.
+    pub(super) fn allow(&self, allowed: Arc<Allowed>) {
+        self.allowed.store(allowed);
+        self.change_catalog();
+    }
+
     pub(super) fn begin_era(&self, era: u64) {
         let now = self.ticks.raise();
         self.clocks.lock().begin_era(era, now);
@@ -284,6 +298,7 @@ impl Database {
     /// A load or a fingerprint that began when `doubts` was read has shown the catalog to hold.
     pub(super) fn verify(&self, doubts: u64) {
         self.verified.fetch_max(doubts, Ordering::SeqCst);
+        *self.checked_at.lock() = Some(Instant::now());
         self.loaded.notify_waiters();
     }
 
@@ -294,7 +309,7 @@ impl Database {
     }
 
     /// The catalog as it was last read, whether it still holds or not.
-    pub(super) fn latest_catalog(&self) -> Option<Arc<Catalog>> {
+    pub fn latest_catalog(&self) -> Option<Arc<Catalog>> {
         self.catalog.load_full()
     }
 

@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -34,13 +35,15 @@ pub struct Databases {
     by_name: Mutex<HashMap<Arc<str>, Arc<Database>>>,
     cluster: Cluster,
     ticks: Arc<Ticks>,
-    settings: DatabaseSettings,
+    allowed: ArcSwap<Allowed>,
+    source: CatalogSource,
+    guards: Guards,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
 
 impl Databases {
-    /// None yet. `on_new_era` is called after all clocks have begun a new era.
+    /// None yet.
     pub fn start(
         settings: DatabaseSettings,
         cluster: Cluster,
@@ -52,7 +55,9 @@ impl Databases {
             by_name: Mutex::new(HashMap::new()),
             cluster,
             ticks,
-            settings,
+            allowed: ArcSwap::new(settings.allowed),
+            source: settings.source,
+            guards: settings.guards,
             tasks: tasks.clone(),
             stop: stop.clone(),
         });
@@ -71,12 +76,12 @@ impl Databases {
             Arc::clone(&name),
             self.cluster.view().era,
             Arc::clone(&self.ticks),
-            Arc::clone(&self.settings.allowed),
-            self.settings.guards,
+            self.allowed.load_full(),
+            self.guards,
         ));
         by_name.insert(name, Arc::clone(&database));
         self.cluster.request_probe();
-        let (source, cluster) = (self.settings.source.clone(), self.cluster.clone());
+        let (source, cluster) = (self.source.clone(), self.cluster.clone());
         self.tasks.spawn(catalogs::follow(
             Arc::clone(&database),
             source,
@@ -84,6 +89,17 @@ impl Databases {
             self.stop.clone(),
         ));
         database
+    }
+
+    /// Other functions are declared safe from now on, in all databases.
+    pub fn allow(&self, allowed: Allowed) {
+        let allowed = Arc::new(allowed);
+        // Under the lock, so that a database that is opened meanwhile has them too.
+        let by_name = self.by_name.lock();
+        self.allowed.store(Arc::clone(&allowed));
+        for database in by_name.values() {
+            database.allow(Arc::clone(&allowed));
+        }
     }
 
     /// All of them, in no order.

@@ -29,7 +29,7 @@ enum Socket {
 
 /// All of them.
 #[derive(Debug)]
-pub(crate) struct Sockets {
+pub struct Sockets {
     sockets: Vec<Socket>,
     turn: usize,
 }

@@ -14,9 +14,9 @@ mod request;
 mod tls;
 
 pub use accept::{Listener, ListenerSettings};
-pub use bind::Bound;
+pub use bind::{Bound, Sockets};
 pub use error::{DoorError, ListenError};
-pub use tls::{ClientTls, ClientTlsError, ClientTlsSettings};
+pub use tls::{Certificates, ClientTls, ClientTlsError, ClientTlsSettings};
 
 use std::future::Future;
 

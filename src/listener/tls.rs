@@ -62,23 +62,28 @@ struct Loaded {
     end_point: Option<Vec<u8>>,
 }
 
-/// TLS for clients, made ready.
-pub struct ClientTls {
-    settings: ClientTlsSettings,
-    loaded: ArcSwap<Loaded>,
+/// Files that were read and fit together.
+pub struct Certificates(Loaded);
+
+impl Certificates {
+    /// Reads the files. Blocks on them.
+    pub fn read(settings: &ClientTlsSettings) -> Result<Self, ClientTlsError> {
+        load(settings).map(Self)
+    }
 }
 
+/// TLS for clients, made ready.
+pub struct ClientTls(ArcSwap<Loaded>);
+
 impl ClientTls {
-    /// Reads the files. Blocks on them: call it while starting.
-    pub fn new(settings: ClientTlsSettings) -> Result<Self, ClientTlsError> {
-        let loaded = ArcSwap::from_pointee(load(&settings)?);
-        Ok(Self { settings, loaded })
+    /// TLS with these certificates.
+    pub fn new(certificates: Certificates) -> Self {
+        Self(ArcSwap::from_pointee(certificates.0))
     }
 
-    /// Reads the files again, for connections from now on. After an error everything stays as it was.
-    pub fn reload(&self) -> Result<(), ClientTlsError> {
-        self.loaded.store(Arc::new(load(&self.settings)?));
-        Ok(())
+    /// Shows these from now on; connections that are open keep theirs.
+    pub fn renew(&self, certificates: Certificates) {
+        self.0.store(Arc::new(certificates.0));
     }
 
     /// One handshake. `is_direct`: the client began with it, without asking for TLS first.
@@ -87,7 +92,7 @@ impl ClientTls {
         tcp: TcpStream,
         is_direct: bool,
     ) -> Result<(TlsStream<TcpStream>, Channel), DoorError> {
-        let loaded = self.loaded.load_full();
+        let loaded = self.0.load_full();
         let stream = loaded.acceptor.accept(tcp).await.map_err(DoorError::Tls)?;
         let connection = stream.get_ref().1;
         if is_direct && connection.alpn_protocol() != Some(ALPN) {
@@ -104,9 +109,7 @@ impl ClientTls {
 
 impl std::fmt::Debug for ClientTls {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ClientTls")
-            .field("settings", &self.settings)
-            .finish_non_exhaustive()
+        f.debug_struct("ClientTls").finish_non_exhaustive()
     }
 }
 

@@ -31,16 +31,24 @@ pub const INVALID_AUTHORIZATION: &str = "28000";
 pub const INVALID_PASSWORD: &str = "28P01";
 /// `serialization_failure`: on a standby, a recovery conflict.
 pub const SERIALIZATION_FAILURE: &str = "40001";
+/// `insufficient_privilege`.
+pub const INSUFFICIENT_PRIVILEGE: &str = "42501";
 /// `syntax_error`.
 pub const SYNTAX_ERROR: &str = "42601";
 /// `undefined_object`.
 pub const UNDEFINED_OBJECT: &str = "42704";
 /// `duplicate_prepared_statement`.
 pub const DUPLICATE_PREPARED_STATEMENT: &str = "42P05";
+/// `undefined_table`.
+pub const UNDEFINED_TABLE: &str = "42P01";
+/// `undefined_cursor`.
+pub const UNDEFINED_CURSOR: &str = "34000";
 /// `too_many_connections`.
 pub const TOO_MANY_CONNECTIONS: &str = "53300";
 /// `program_limit_exceeded`.
 pub const PROGRAM_LIMIT_EXCEEDED: &str = "54000";
+/// `object_not_in_prerequisite_state`.
+pub const NOT_IN_PREREQUISITE_STATE: &str = "55000";
 /// `query_canceled`.
 pub const QUERY_CANCELED: &str = "57014";
 /// `admin_shutdown`.
@@ -49,5 +57,7 @@ pub const ADMIN_SHUTDOWN: &str = "57P01";
 pub const CRASH_SHUTDOWN: &str = "57P02";
 /// `cannot_connect_now`.
 pub const CANNOT_CONNECT_NOW: &str = "57P03";
+/// `config_file_error`.
+pub const CONFIG_FILE_ERROR: &str = "F0000";
 /// `internal_error`.
 pub const INTERNAL_ERROR: &str = "XX000";

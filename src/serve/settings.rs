@@ -3,11 +3,12 @@
 //! Called by `serve` alone, and by the commands that look at nodes as `serve` would. Pure, apart from reading certificates and
 //! the password file. Invariant: no layer sees the configuration itself, so that none depends on how it is written.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tokio_util::task::TaskTracker;
 
@@ -38,13 +39,13 @@ pub(super) struct Secrets {
     file: Option<Arc<PgPass>>,
 }
 
-struct Configured(HashMap<String, Secret>);
+struct Configured(ArcSwap<HashMap<String, Secret>>);
 #[derive(Default)]
 struct Learnt(Mutex<HashMap<Box<str>, Secret>>);
 
 impl Credentials for Configured {
     fn secret(&self, user: &str, _: &str, _: &str, _: u16) -> Option<Secret> {
-        self.0.get(user).cloned()
+        self.0.load().get(user).cloned()
     }
 }
 
@@ -56,17 +57,16 @@ impl Credentials for Learnt {
 
 impl Secrets {
     pub fn new(config: &Config) -> Self {
-        let passwords = config.auth.users.iter().filter_map(|user| match &user.secret {
-            config::UserSecret::Password(password) => {
-                Some((user.name.clone(), Secret::Password(password.0.clone())))
-            }
-            config::UserSecret::Verifier(_) => None,
-        });
         Self {
-            configured: Arc::new(Configured(passwords.collect())),
+            configured: Arc::new(Configured(ArcSwap::from_pointee(configured(config)))),
             learnt: Arc::default(),
             file: PgPass::from_environment().map(Arc::new),
         }
+    }
+
+    /// Other configured passwords, for logins to servers from now on.
+    pub fn renew(&self, config: &Config) {
+        self.configured.0.store(Arc::new(configured(config)));
     }
 
     /// What a client's login proved: its role's keys, until it logs in with others.
@@ -83,8 +83,23 @@ impl Secrets {
     }
 }
 
+fn configured(config: &Config) -> HashMap<String, Secret> {
+    let passwords = config.auth.users.iter().filter_map(|user| match &user.secret {
+        config::UserSecret::Password(password) => {
+            Some((user.name.clone(), Secret::Password(password.0.clone())))
+        }
+        config::UserSecret::Verifier(_) => None,
+    });
+    passwords.collect()
+}
+
 /// The cluster's settings of a configuration; its control connections use TLS as all others do.
 pub fn cluster_settings(config: &Config, tls: &ServerTls) -> ClusterSettings {
+    cluster(config, tls, &Secrets::new(config))
+}
+
+/// The same with secrets that a reload renews.
+pub(super) fn cluster(config: &Config, tls: &ServerTls, secrets: &Secrets) -> ClusterSettings {
     let cluster = &config.cluster;
     let nodes = config.nodes.iter().map(|node| {
         let (host, port) = host_and_port(&node.address);
@@ -96,7 +111,7 @@ pub fn cluster_settings(config: &Config, tls: &ServerTls) -> ClusterSettings {
         poll_timeout: cluster.poll_timeout,
         backoff_max: cluster.reconnect_wait_max,
         database: cluster.control_database.clone(),
-        password: passwords(config),
+        password: passwords(secrets.credentials()),
         tls: tls.for_control(),
         lag: LagLimit {
             lag_max: cluster.lag_max,
@@ -116,8 +131,7 @@ pub fn host_and_port(address: &Endpoint) -> (String, u16) {
     }
 }
 
-fn passwords(config: &Config) -> PasswordLookup {
-    let secrets = Secrets::new(config).credentials();
+fn passwords(secrets: Arc<dyn Credentials>) -> PasswordLookup {
     Arc::new(
         move |host, port, database, user| match secrets.secret(user, database, host, port)? {
             Secret::Password(password) => Some(password.to_string()),
@@ -178,6 +192,10 @@ pub(super) fn listener(config: &Config, tls: Option<Arc<ClientTls>>) -> Listener
     }
 }
 
+pub(super) fn http(config: &Config) -> Option<Address> {
+    config.http.listen.as_ref().map(address)
+}
+
 pub(super) fn pool(config: &Config) -> PoolSettings {
     let pool = &config.pool;
     PoolSettings {
@@ -192,13 +210,10 @@ pub(super) fn pool(config: &Config) -> PoolSettings {
     }
 }
 
-pub(super) fn databases(config: &Config, tls: &ServerTls) -> DatabaseSettings {
-    let functions = config.functions.safe.iter().map(|name| name.as_str().into());
-    let cluster = cluster_settings(config, tls);
+pub(super) fn databases(config: &Config, tls: &ServerTls, secrets: &Secrets) -> DatabaseSettings {
+    let cluster = cluster(config, tls, secrets);
     DatabaseSettings {
-        allowed: Arc::new(Allowed {
-            functions: functions.collect(),
-        }),
+        allowed: Arc::new(allowed(config)),
         source: CatalogSource {
             nodes: cluster.nodes.into(),
             user: cluster.user.into(),
@@ -208,6 +223,13 @@ pub(super) fn databases(config: &Config, tls: &ServerTls) -> DatabaseSettings {
             interval: config.cluster.catalog_interval,
         },
         guards: Guards::default(),
+    }
+}
+
+pub(super) fn allowed(config: &Config) -> Allowed {
+    let functions = config.functions.safe.iter();
+    Allowed {
+        functions: functions.map(|name| name.as_str().into()).collect(),
     }
 }
 
@@ -250,6 +272,20 @@ pub(super) fn session(config: &Config) -> SessionSettings {
 }
 
 pub(super) fn auth(config: &Config) -> Result<AuthSettings, ServeError> {
+    Ok(AuthSettings {
+        method: match config.auth.method {
+            AuthMethod::Scram => Method::Scram,
+            AuthMethod::Cert => Method::Certificate,
+            AuthMethod::Trust => Method::Trust,
+        },
+        users: users(config)?,
+        query: None,
+        query_ttl: config.auth.query_ttl,
+        admins: admins(config),
+    })
+}
+
+pub(super) fn users(config: &Config) -> Result<HashMap<Box<str>, UserSecret>, ServeError> {
     let mut users = HashMap::new();
     for user in &config.auth.users {
         let (config::UserSecret::Password(text) | config::UserSecret::Verifier(text)) = &user.secret;
@@ -259,21 +295,16 @@ pub(super) fn auth(config: &Config) -> Result<AuthSettings, ServeError> {
         })?;
         users.insert(user.name.as_str().into(), secret);
     }
-    let mut admins = config.auth.admins.clone();
+    Ok(users)
+}
+
+pub(super) fn admins(config: &Config) -> HashSet<Box<str>> {
+    let named = config.auth.admins.iter();
+    let mut admins: HashSet<Box<str>> = named.map(|name| name.as_str().into()).collect();
     if admins.is_empty() {
-        admins.push(config.cluster.control_user.clone());
+        admins.insert(config.cluster.control_user.as_str().into());
     }
-    Ok(AuthSettings {
-        method: match config.auth.method {
-            AuthMethod::Scram => Method::Scram,
-            AuthMethod::Cert => Method::Certificate,
-            AuthMethod::Trust => Method::Trust,
-        },
-        users,
-        query: None,
-        query_ttl: config.auth.query_ttl,
-        admins: admins.into_iter().map(Into::into).collect(),
-    })
+    admins
 }
 
 pub(super) fn auth_query(

@@ -108,7 +108,7 @@ pub struct Place {
 impl Place {
     /// A connection to the primary, waiting for one to be there.
     pub async fn primary(&self, proxy: &Proxy) -> Result<Held, Refusal> {
-        let deadline = std::time::Instant::now() + proxy.settings.primary_wait;
+        let deadline = std::time::Instant::now() + proxy.settings().primary_wait;
         let Some(primary) = proxy.cluster.wait_for_primary(deadline).await else {
             let view = proxy.cluster.view();
             let report = Report::error(
@@ -195,7 +195,7 @@ impl Place {
     }
 
     async fn lease(&self, proxy: &Proxy, node: NodeId, is_replica: bool) -> Result<Held, PoolError> {
-        let deadline = Instant::now() + proxy.settings.lease_wait;
+        let deadline = Instant::now() + proxy.settings().lease_wait;
         self.lease_by(proxy, node, is_replica, deadline).await
     }
 

@@ -262,7 +262,7 @@ impl Session {
             return Ok(());
         }
         let verdicts: Vec<Arc<Verdict>> = verdicts(&messages).cloned().collect();
-        let mut level = self.proxy.settings.level;
+        let mut level = self.proxy.settings().level;
         for verdict in &verdicts {
             level = self.level_of(verdict);
         }

@@ -143,6 +143,7 @@ impl Session {
         }
         out.extend_from_slice(&entry.answer.description);
         out.extend_from_slice(&entry.answer.rows);
+        self.presence.answered_by(ServedBy::Cache);
         self.last = Last {
             served_by: ServedBy::Cache,
             node: Some(Arc::clone(&entry.node)),
@@ -164,7 +165,7 @@ impl Session {
     }
 
     fn keep(&self, key: Key, entry: Entry) {
-        let cache = &self.proxy.settings.cache;
+        let cache = self.proxy.settings().cache;
         if entry.cost < cache.min_cost {
             return;
         }
@@ -203,7 +204,7 @@ impl Filling {
             note: self.begun.note.clone(),
             node: Arc::clone(&held.address),
             asked_at,
-            ttl: session.proxy.settings.cache.ttl,
+            ttl: session.proxy.settings().cache.ttl,
             cost: asked_at.elapsed().max(Duration::from_nanos(1)),
         };
         if !self.begun.in_flight && session.database.may_share(&self.begun.note) {

@@ -20,6 +20,7 @@ pub mod own;
 pub mod perform;
 pub mod proxy;
 mod query;
+pub mod registry;
 pub mod run;
 mod sequences;
 pub mod settings;

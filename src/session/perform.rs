@@ -279,8 +279,10 @@ impl Session {
         let in_block = held.status != Status::Idle;
         if held.is_replica {
             Counters::count(&self.proxy.counters.replica_units);
+            self.presence.answered_by(ServedBy::Replica);
         } else {
             Counters::count(&self.proxy.counters.primary_units);
+            self.presence.answered_by(ServedBy::Primary);
             self.saw_primary = true;
         }
         if let Err(error) = self.forget_others_numbers(&mut held, work).await {
@@ -363,7 +365,7 @@ impl Session {
         Run {
             until,
             completes,
-            capture: capture.then(|| Capture::new(self.proxy.settings.cache.entry_bytes_max)),
+            capture: capture.then(|| Capture::new(self.proxy.settings().cache.entry_bytes_max)),
             may_retry: held.status == Status::Idle && (held.is_replica || replans),
             extended: work.extended,
         }
@@ -540,12 +542,16 @@ impl Session {
     /// Runs something that waits, and watches the client meanwhile; `None` when a cancel request came.
     pub(super) async fn waiting<T>(&mut self, work: impl Future<Output = T>) -> Result<Option<T>, Goodbye> {
         let (wire, cancel) = (&mut self.wire, &self.cancel);
+        self.presence.wait(true);
         let mut work = std::pin::pin!(cancel.unless_cancelled(work));
         loop {
             let hear = !wire.gone && wire.input.len() < self.unit_bytes + super::exchange::AHEAD_BYTES_MAX;
             tokio::select! {
                 biased;
-                done = &mut work => return Ok(done),
+                done = &mut work => {
+                    self.presence.wait(false);
+                    return Ok(done);
+                }
                 () = wire.read(), if hear => {
                     if wire.gone {
                         return Err(Goodbye);

@@ -9,13 +9,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use arc_swap::{ArcSwap, Guard};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::cancel::Cancels;
+use super::last::ServedBy;
 use super::login::Base;
+use super::registry::Registry;
 use super::unit;
 use crate::cache::doorkeeper::Doorkeeper;
 use crate::cache::flight::Flights;
@@ -25,6 +28,7 @@ use crate::freshness::database::{Database, Writes};
 use crate::freshness::databases::Databases;
 use crate::freshness::level::Level;
 use crate::pool::Pools;
+use crate::telemetry::latency::Latency;
 
 /// How long the facts of a login are used for further ones: a client that connects for one query pays no round trip.
 const LOGIN_FACTS_KEPT: Duration = Duration::from_secs(10);
@@ -110,10 +114,12 @@ pub struct Proxy {
     pub doorkeeper: Option<Doorkeeper>,
     /// Cancel keys.
     pub cancels: Arc<Cancels>,
-    /// Settings.
-    pub settings: SessionSettings,
+    settings: ArcSwap<SessionSettings>,
     /// Counters.
     pub counters: Counters,
+    latencies: [Latency; 4],
+    /// Who is connected.
+    pub registry: Arc<Registry>,
     /// For work that outlives its session: watching a lost commit, cancelling what nobody waits for.
     pub tasks: TaskTracker,
     /// Ends that work when nobody is served any more.
@@ -165,8 +171,10 @@ impl Proxy {
             flights: Flights::default(),
             doorkeeper: parts.doorkeeper,
             cancels: Arc::default(),
-            settings: parts.settings,
+            settings: ArcSwap::from_pointee(parts.settings),
             counters: Counters::default(),
+            latencies: Default::default(),
+            registry: Arc::default(),
             tasks: parts.tasks,
             stop: stop.clone(),
             sessions: AtomicU64::new(0),
@@ -175,6 +183,21 @@ impl Proxy {
         let following = Arc::clone(&proxy).follow_eras(stop.clone());
         proxy.tasks.spawn(following);
         proxy
+    }
+
+    /// The settings of now. They may be others the next time: a unit asks once for what must agree with itself.
+    pub fn settings(&self) -> Guard<Arc<SessionSettings>> {
+        self.settings.load()
+    }
+
+    /// Other settings, for every unit from now on.
+    pub fn change_settings(&self, settings: SessionSettings) {
+        self.settings.store(Arc::new(settings));
+    }
+
+    /// How long units took that this one answered.
+    pub fn latency(&self, by: ServedBy) -> &Latency {
+        &self.latencies[by as usize]
     }
 
     /// A node's address, as people know it.

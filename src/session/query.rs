@@ -94,7 +94,7 @@ impl Session {
         let message = Bytes::copy_from_slice(frame.bytes(&self.wire.input));
         let work = Work {
             verdicts: vec![Database::unread()],
-            level: self.proxy.settings.level,
+            level: self.proxy.settings().level,
             cached: None,
             until: Until::Ready,
             extended: false,
@@ -122,12 +122,12 @@ impl Session {
             .hint("Hints are route=primary|replica, cache=on|off and freshness=<level>.")
             .encode(&mut self.wire.out);
         }
-        hinted.or(self.asked.level).unwrap_or(self.proxy.settings.level)
+        hinted.or(self.asked.level).unwrap_or(self.proxy.settings().level)
     }
 
     /// The key of a read whose answer may be cached, in the session as it is now.
     pub(super) fn key(&self, asking: &Asking<'_>) -> Option<Key> {
-        let (cache, verdict) = (&self.proxy.settings.cache, asking.verdict);
+        let (cache, verdict) = (self.proxy.settings().cache, asking.verdict);
         let hint = verdict.script.hints.cache;
         let wanted = match hint {
             Some(wanted) => wanted,
@@ -225,7 +225,7 @@ impl Session {
             self.settings.begin();
         }
         self.settings_changed();
-        self.last = Last::own(self.proxy.settings.level);
+        self.last = Last::own(self.proxy.settings().level);
     }
 
     /// Answers one of the proxy's own statements to a simple query.

@@ -22,6 +22,7 @@ use super::last::Last;
 use super::login::{self, Base};
 use super::own::Asked;
 use super::proxy::{Counters, Proxy};
+use super::registry::{self, Who};
 use super::settings::{Settings, Values};
 use super::statements::Statements;
 use super::unit::{self, Unit, UnitError};
@@ -68,6 +69,7 @@ pub struct Session {
     pub(super) id: u64,
     pub(super) proxy: Arc<Proxy>,
     pub(super) place: Place,
+    pub(super) presence: registry::Place,
     pub(super) database: Arc<Database>,
     pub(super) wire: Wire,
     pub(super) cancel: CancelSlot,
@@ -134,6 +136,13 @@ impl Session {
         let settings = Settings::new(base.startup.clone());
         let database = proxy.databases.open(&client.database);
         let derived = Derived::new(&client.database, &client.user, &base.facts, &settings);
+        let cancel = proxy.cancels.slot(client.protocol_minor);
+        let presence = proxy.registry.enter(Who {
+            process: cancel.process(),
+            user: Arc::clone(&client.user),
+            database: Arc::clone(&client.database),
+            peer: client.peer,
+        });
         Self {
             id: proxy.sessions.fetch_add(1, Ordering::Relaxed) + 1,
             place: Place {
@@ -142,7 +151,8 @@ impl Session {
             },
             database,
             wire: Wire::new(client.stream, client.input),
-            cancel: proxy.cancels.slot(client.protocol_minor),
+            cancel,
+            presence,
             derived,
             asked: Asked::default(),
             wanted: Arc::clone(&base.wanted),
@@ -154,7 +164,7 @@ impl Session {
             read_early: false,
             held: None,
             pin: None,
-            last: Last::own(proxy.settings.level),
+            last: Last::own(proxy.settings().level),
             pending: Pending::default(),
             drew: None,
             saw_primary: false,
@@ -221,12 +231,13 @@ impl Session {
     /// Serves every whole unit that has arrived.
     async fn serve_input(&mut self) -> Result<(), Goodbye> {
         loop {
-            let unit = match unit::next(&self.wire.input, self.proxy.settings.unit_limits) {
+            let unit = match unit::next(&self.wire.input, self.proxy.settings().unit_limits) {
                 Ok(Some(unit)) => unit,
                 Ok(None) => return Ok(()),
                 Err(error) => return Err(self.refuse(error)),
             };
             self.unit_bytes = unit.bytes();
+            self.presence.begin_unit();
             self.await_verified().await?;
             match unit {
                 // After an error in a batch all is dropped up to its Sync.
@@ -237,6 +248,7 @@ impl Session {
                 Unit::Stray(_) => {}
                 Unit::Terminate => return Err(Goodbye),
             }
+            self.end_unit();
             self.wire.consume(std::mem::take(&mut self.unit_bytes));
             if self.wire.gone {
                 return Err(Goodbye);
@@ -245,6 +257,11 @@ impl Session {
                 self.wire.flush().await;
             }
         }
+    }
+
+    fn end_unit(&self) {
+        let (by, took) = self.presence.end_unit(self.status(), self.pin);
+        self.proxy.latency(by).add(self.id, took);
     }
 
     /// Waits until the client has more to say; a server connection in hand may say something meanwhile.

@@ -11,7 +11,7 @@ mod fingerprint;
 pub mod functions;
 mod hints;
 pub mod ident;
-mod lexer;
+pub(crate) mod lexer;
 mod settings;
 pub mod statement;
 mod template;

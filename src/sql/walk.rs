@@ -35,10 +35,11 @@ pub(crate) struct Walk {
 
 /// An identifier as PostgreSQL folds it.
 pub(super) fn folded(ident: &Ident) -> Box<str> {
-    if ident.quote_style.is_some() {
-        truncated(&ident.value)
-    } else {
-        fold(&ident.value)
+    match ident.quote_style {
+        // The parser takes a string for a name where the server does not: nothing has this one.
+        Some('\'') => "".into(),
+        Some(_) => truncated(&ident.value),
+        None => fold(&ident.value),
     }
 }
 

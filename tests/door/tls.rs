@@ -10,7 +10,7 @@ use std::time::Duration;
 use pgladder::auth::{AuthSettings, Method};
 use pgladder::demo::binaries::Binaries;
 use pgladder::listener::{
-    ClientTls, ClientTlsError, ClientTlsSettings, ListenError, Listener, ListenerSettings,
+    Certificates, ClientTls, ClientTlsError, ClientTlsSettings, ListenError, Listener, ListenerSettings,
 };
 use pgladder::pool::Secret;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
@@ -80,7 +80,9 @@ impl Papers {
     }
 
     fn tls(&self) -> Arc<ClientTls> {
-        Arc::new(ClientTls::new(self.settings()).expect("good files"))
+        Arc::new(ClientTls::new(
+            Certificates::read(&self.settings()).expect("good files"),
+        ))
     }
 
     async fn listen(&self, auth: AuthSettings) -> Listening {
@@ -349,11 +351,14 @@ async fn certificates_are_renewed_without_a_restart() {
     let first = shown().await;
     papers.issue("server", "pgladder");
     assert_eq!(shown().await, first, "files are read when it is asked for");
-    tls.reload().expect("good files");
+    tls.renew(Certificates::read(&papers.settings()).expect("good files"));
     let second = shown().await;
     assert_ne!(second, first);
     papers.write("server.pem", "no certificate");
-    assert!(matches!(tls.reload(), Err(ClientTlsError::File { .. })));
+    assert!(matches!(
+        Certificates::read(&papers.settings()),
+        Err(ClientTlsError::File { .. })
+    ));
     assert_eq!(shown().await, second);
 }
 
@@ -365,7 +370,7 @@ async fn files_that_do_not_fit_are_named() {
     let check = |change: &dyn Fn(&mut ClientTlsSettings), part: &str| {
         let mut settings = papers.settings();
         change(&mut settings);
-        let refused = ClientTls::new(settings).expect_err("refused").to_string();
+        let refused = Certificates::read(&settings).err().expect("refused").to_string();
         assert!(refused.contains(part), "{refused}");
     };
     check(
@@ -418,7 +423,7 @@ async fn a_client_certificate_can_be_demanded_beside_the_password() {
     papers.issue("anybody", "anybody");
     let mut settings = papers.settings();
     settings.client_certificate_required = true;
-    let tls = Arc::new(ClientTls::new(settings).expect("good files"));
+    let tls = Arc::new(ClientTls::new(Certificates::read(&settings).expect("good files")));
     let door = Listening::start(scram(&[("ann", "secret")]), |settings| settings.tls = Some(tls)).await;
     papers
         .psql(&door, "user=ann sslmode=require")

@@ -9,13 +9,23 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::cache::entry::Answer;
-use crate::cache::key::{Form, Request};
+use crate::cache::key::{Form, Identity, Request};
 use crate::freshness::clocks::Clocks;
 
 fn key(number: u32) -> Key {
+    key_in("shop", number)
+}
+
+fn key_in(database: &str, number: u32) -> Key {
     let sql = number.to_be_bytes();
+    let identity = Identity {
+        database: database.as_bytes(),
+        role: b"",
+        session_user: b"",
+        settings: &[],
+    };
     Key::of(&Request {
-        identity: b"",
+        identity: &identity.encode(),
         generation: 1,
         form: Form::Simple,
         sql: &sql,
@@ -52,16 +62,54 @@ fn a_write_drops_the_entries_of_its_tables_only() {
     store.insert(key(1), entry(&[1, 2], 10));
     store.insert(key(2), entry(&[2], 10));
     store.insert(key(3), entry(&[3], 10));
-    assert_eq!(store.invalidate(&[1, 4]), 1);
+    assert_eq!(store.invalidate("shop", &[1, 4]), 1);
     assert!(store.find(&key(1)).is_none() && store.find(&key(2)).is_some());
     assert_eq!(
-        store.invalidate(&[2]),
+        store.invalidate("shop", &[2]),
         1,
         "the join is no longer listed under its other table"
     );
     assert_eq!(store.size().0, 1);
     assert_eq!(store.clear(), 1);
     assert_eq!(store.size(), (0, 0));
+}
+
+#[test]
+fn a_database_is_flushed_by_itself() {
+    let store = store(1 << 20, 100);
+    for database in ["shop", "shop2"] {
+        store.insert(key_in(database, 1), entry(&[1], 10));
+        store.insert(key_in(database, 2), entry(&[2], 10));
+    }
+    assert_eq!(store.invalidate("shop2", &[1]), 1);
+    assert!(store.find(&key_in("shop", 1)).is_some());
+    assert_eq!(store.clear_database("shop"), 2);
+    assert_eq!(store.size().0, 1);
+    assert!(store.find(&key_in("shop2", 2)).is_some());
+}
+
+#[test]
+fn what_is_over_new_limits_is_evicted_and_the_list_begins_with_the_latest() {
+    let store = store(1 << 20, 100);
+    for number in 1..=4 {
+        store.insert(key(number), entry(&[1], 10));
+    }
+    assert!(store.find(&key(2)).is_some());
+    let listed = |most| {
+        let listed = store.recent(most);
+        listed
+            .iter()
+            .map(|one| (one.key == key(2), one.found))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(listed(2), [(true, 1), (false, 0)]);
+    let fewer = Limits {
+        entries_max: 1,
+        ..store.limits()
+    };
+    assert_eq!(store.change_limits(fewer), 3);
+    assert_eq!(listed(9), [(true, 1)]);
+    assert_eq!(store.size().0, 1);
 }
 
 #[test]
@@ -142,7 +190,7 @@ proptest! {
                 Act::Invalidate(tables) => {
                     let before = naive.len();
                     naive.retain(|(_, reads, _)| !reads.iter().any(|table| tables.contains(table)));
-                    prop_assert_eq!(store.invalidate(&tables), before - naive.len());
+                    prop_assert_eq!(store.invalidate("shop", &tables), before - naive.len());
                 }
             }
             let bytes = naive.iter().map(|(.., size)| size).sum::<usize>();

@@ -1,0 +1,120 @@
+//! `SHOW CACHE` and `SHOW CACHE SUMMARY`: what is cached, and what it was good for.
+//!
+//! Called by `show`. The list is bounded, the most recently used entries first; it is copied under the store's lock and put into
+//! words after that. Tables are named by the latest catalog of their database, or by number where that has none of theirs.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use super::table::{Row, Table, milliseconds, text};
+use crate::cache::store::Listed;
+use crate::catalog::Catalog;
+use crate::session::Proxy;
+
+pub(super) const COLUMNS: &[&str] = &[
+    "database", "tables", "bytes", "age_ms", "ttl_ms", "hits", "cost_ms", "node", "query",
+];
+pub(super) const SUMMARY_COLUMNS: &[&str] = &[
+    "entries",
+    "entries_max",
+    "bytes",
+    "bytes_max",
+    "hits",
+    "shared",
+    "misses",
+    "hit_percent",
+    "stored",
+    "lost_to_writes",
+    "running",
+];
+
+/// Entries that are listed.
+const LISTED_MAX: usize = 1_000;
+/// Characters of a query's text that are shown.
+const QUERY_CHARS: usize = 200;
+
+pub(super) fn table(proxy: &Proxy) -> Table {
+    let databases = proxy.databases.all();
+    let catalogs: HashMap<&str, Option<Arc<Catalog>>> = databases
+        .iter()
+        .map(|database| (&*database.name, database.latest_catalog()))
+        .collect();
+    let now = Instant::now();
+    let listed = proxy.store.recent(LISTED_MAX);
+    let rows = listed.iter().map(|listed| {
+        let name = String::from_utf8_lossy(listed.key.database());
+        let catalog = catalogs.get(&*name).and_then(Option::as_deref);
+        row(listed, &name, catalog, now)
+    });
+    Table::new(COLUMNS, rows)
+}
+
+fn row(listed: &Listed, database: &str, catalog: Option<&Catalog>, now: Instant) -> Row {
+    let entry = &listed.entry;
+    let name = |table| match catalog.and_then(|catalog| catalog.table_name(table)) {
+        Some(name) => name.to_string(),
+        None => table.to_string(),
+    };
+    let tables: Vec<String> = entry.note.tables().map(name).collect();
+    vec![
+        text(database),
+        text(tables.join(", ")),
+        text(listed.key.size() + entry.size()),
+        milliseconds(entry.age(now)),
+        milliseconds(entry.ttl),
+        text(listed.found),
+        milliseconds(entry.cost),
+        text(&entry.node),
+        text(in_one_line(listed.key.sql())),
+    ]
+}
+
+fn in_one_line(sql: &[u8]) -> String {
+    let text = String::from_utf8_lossy(sql);
+    let words: Vec<&str> = text.split_whitespace().collect();
+    words.join(" ").chars().take(QUERY_CHARS).collect()
+}
+
+pub(super) fn summary(proxy: &Proxy) -> Table {
+    let ((entries, bytes), limits) = (proxy.store.size(), proxy.store.limits());
+    let counted = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+    let counters = &proxy.counters;
+    let (hits, shared, misses) = (
+        counted(&counters.hits),
+        counted(&counters.shared),
+        counted(&counters.misses),
+    );
+    let asked = hits + shared + misses;
+    let percent = (hits + shared).saturating_mul(100).checked_div(asked);
+    let row = vec![
+        text(entries),
+        text(limits.entries_max),
+        text(bytes),
+        text(limits.bytes_max),
+        text(hits),
+        text(shared),
+        text(misses),
+        percent.and_then(text),
+        text(counted(&counters.stored)),
+        text(counted(&counters.lost_to_writes)),
+        text(proxy.flights.len()),
+    ];
+    Table::new(SUMMARY_COLUMNS, [row])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_query_is_shown_in_one_line_and_cut_between_characters() {
+        assert_eq!(
+            in_one_line(b"SELECT count(*)\n  FROM\tdeals "),
+            "SELECT count(*) FROM deals"
+        );
+        let long = "é".repeat(QUERY_CHARS + 1);
+        assert_eq!(in_one_line(long.as_bytes()).chars().count(), QUERY_CHARS);
+    }
+}

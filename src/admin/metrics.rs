@@ -1,0 +1,313 @@
+//! `/metrics`: what is counted and published anyway, in Prometheus' text format.
+//!
+//! Called by `http` for each scrape. There is no recorder: the values are read where they are kept, so that a pool or a node that
+//! is gone leaves no series behind. Invariant: each name has one HELP and one TYPE line, before its samples. Format: Prometheus
+//! manual, "Exposition formats", version 0.0.4.
+
+use std::fmt::{Display, Write as _};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::clients::state;
+use super::readiness::Readiness;
+use super::show::address;
+use crate::cluster::{NodeView, Role};
+use crate::pool::PoolSnapshot;
+use crate::session::Proxy;
+use crate::session::last::ServedBy;
+use crate::session::registry::Activity;
+use crate::telemetry::latency::BOUNDS_US;
+
+const SERVED: [ServedBy; 4] = [
+    ServedBy::Cache,
+    ServedBy::Replica,
+    ServedBy::Primary,
+    ServedBy::Proxy,
+];
+const ACTIVITIES: [Activity; 5] = [
+    Activity::Idle,
+    Activity::Active,
+    Activity::Waiting,
+    Activity::InTransaction,
+    Activity::InFailedTransaction,
+];
+
+/// A label's name and value.
+type Label<'a> = (&'static str, &'a str);
+
+/// The text under construction.
+#[derive(Default)]
+struct Exposition(String);
+
+impl Exposition {
+    /// Begins a metric, whose name all samples up to the next one share.
+    fn metric(&mut self, name: &'static str, kind: &str, help: &str) -> Metric<'_> {
+        let Self(out) = self;
+        put(out, format_args!("# HELP {name} {help}\n# TYPE {name} {kind}\n"));
+        Metric { out, name }
+    }
+
+    /// A metric of one sample.
+    fn single(&mut self, name: &'static str, kind: &str, help: &str, value: impl Display) {
+        self.metric(name, kind, help).sample("", &[], value);
+    }
+}
+
+struct Metric<'a> {
+    out: &'a mut String,
+    name: &'static str,
+}
+
+impl Metric<'_> {
+    fn sample(&mut self, suffix: &str, labels: &[Label<'_>], value: impl Display) {
+        put(self.out, format_args!("{}{suffix}", self.name));
+        for (at, (name, value)) in labels.iter().enumerate() {
+            let before = if at == 0 { '{' } else { ',' };
+            put(self.out, format_args!("{before}{name}=\"{}\"", escaped(value)));
+        }
+        let after = if labels.is_empty() { "" } else { "}" };
+        put(self.out, format_args!("{after} {value}\n"));
+    }
+}
+
+fn put(out: &mut String, text: std::fmt::Arguments<'_>) {
+    out.write_fmt(text).expect("writing to a string cannot fail");
+}
+
+fn escaped(value: &str) -> String {
+    value
+        .replace('\\', "\\\\")
+        .replace('"', "\\\"")
+        .replace('\n', "\\n")
+}
+
+/// All metrics now.
+pub(super) fn exposition(proxy: &Proxy, up_for: Duration, is_draining: bool) -> String {
+    let mut out = Exposition::default();
+    let version = env!("CARGO_PKG_VERSION");
+    out.metric("pgladder_info", "gauge", "The program's version.")
+        .sample("", &[("version", version)], 1);
+    let help = "Time since the start.";
+    out.single("pgladder_uptime_seconds", "gauge", help, up_for.as_secs_f64());
+    let ready = u8::from(Readiness::of(proxy, is_draining).ready);
+    out.single("pgladder_ready", "gauge", "1 while /readyz says 200.", ready);
+    nodes(&mut out, proxy);
+    pools(&mut out, proxy);
+    cache(&mut out, proxy);
+    clients(&mut out, proxy);
+    units(&mut out, proxy);
+    out.0
+}
+
+fn nodes(out: &mut Exposition, proxy: &Proxy) {
+    type Value = fn(&NodeView) -> Option<f64>;
+    #[expect(clippy::cast_precision_loss, reason = "Prometheus knows floats only")]
+    let metrics: [(&'static str, &str, &str, Value); 6] = [
+        (
+            "pgladder_node_usable",
+            "gauge",
+            "1 while the node is up, of this cluster, and within the lag limits.",
+            |node| Some(f64::from(u8::from(node.usable))),
+        ),
+        ("pgladder_node_primary", "gauge", "1 on the primary.", |node| {
+            Some(f64::from(u8::from(node.role == Role::Primary)))
+        }),
+        (
+            "pgladder_node_lag_bytes",
+            "gauge",
+            "WAL that a replica has still to replay.",
+            |node| node.lag_bytes.map(|bytes| bytes as f64),
+        ),
+        (
+            "pgladder_node_lag_seconds",
+            "gauge",
+            "Time since the primary was no further than the replica.",
+            |node| node.lag.map(|lag| lag.as_secs_f64()),
+        ),
+        (
+            "pgladder_node_outstanding",
+            "gauge",
+            "Requests that run on the node now.",
+            |node| Some(node.outstanding.load(Ordering::Relaxed) as f64),
+        ),
+        (
+            "pgladder_node_requests_total",
+            "counter",
+            "Requests that were begun on the node.",
+            |node| Some(node.served.requests.load(Ordering::Relaxed) as f64),
+        ),
+    ];
+    let view = proxy.cluster.view();
+    for (name, kind, help, value) in metrics {
+        let mut metric = out.metric(name, kind, help);
+        for node in &view.nodes {
+            if let Some(value) = value(node) {
+                metric.sample("", &[("node", &node.address.to_string())], value);
+            }
+        }
+    }
+    let mut catalogs = out.metric(
+        "pgladder_database_catalog_known",
+        "gauge",
+        "1 while the database's catalog is known; without it nothing is cached or read from replicas.",
+    );
+    for database in proxy.databases.all() {
+        let known = u8::from(database.catalog(database.doubts()).is_some());
+        catalogs.sample("", &[("database", &database.name)], known);
+    }
+}
+
+fn pools(out: &mut Exposition, proxy: &Proxy) {
+    type Value = fn(&PoolSnapshot) -> u64;
+    const METRICS: [(&str, &str, &str, Value); 5] = [
+        (
+            "pgladder_pool_lent",
+            "gauge",
+            "Server connections in use.",
+            |pool| pool.lent as u64,
+        ),
+        (
+            "pgladder_pool_idle",
+            "gauge",
+            "Idle server connections.",
+            |pool| pool.idle as u64,
+        ),
+        (
+            "pgladder_pool_waiting",
+            "gauge",
+            "Clients that wait for one.",
+            |pool| pool.waiting as u64,
+        ),
+        ("pgladder_pool_size", "gauge", "The most there may be.", |pool| {
+            pool.size as u64
+        }),
+        (
+            "pgladder_pool_leases_total",
+            "counter",
+            "Times one was lent.",
+            |pool| pool.leases,
+        ),
+    ];
+    let (view, pools) = (proxy.cluster.view(), proxy.pools.snapshot());
+    for (name, kind, help, value) in METRICS {
+        let mut metric = out.metric(name, kind, help);
+        for pool in &pools {
+            let labels = [
+                ("node", &*address(&view, pool.key.node)),
+                ("database", &pool.key.database),
+                ("user", &pool.key.user),
+            ];
+            metric.sample("", &labels, value(pool));
+        }
+    }
+}
+
+fn cache(out: &mut Exposition, proxy: &Proxy) {
+    let ((entries, bytes), limits) = (proxy.store.size(), proxy.store.limits());
+    let gauges = [
+        ("pgladder_cache_entries", "Answers in the cache.", entries),
+        (
+            "pgladder_cache_entries_max",
+            "The most there may be.",
+            limits.entries_max,
+        ),
+        ("pgladder_cache_bytes", "Bytes of the cache in use.", bytes),
+        (
+            "pgladder_cache_bytes_max",
+            "The most there may be.",
+            limits.bytes_max,
+        ),
+    ];
+    for (name, help, value) in gauges {
+        out.single(name, "gauge", help, value);
+    }
+    let counters = &proxy.counters;
+    let counted = [
+        (
+            "pgladder_cache_hits_total",
+            "Reads answered from the cache.",
+            &counters.hits,
+        ),
+        (
+            "pgladder_cache_shared_total",
+            "Reads answered by another client's execution.",
+            &counters.shared,
+        ),
+        (
+            "pgladder_cache_misses_total",
+            "Cacheable reads that were not there.",
+            &counters.misses,
+        ),
+        ("pgladder_cache_stored_total", "Answers stored.", &counters.stored),
+        (
+            "pgladder_cache_lost_total",
+            "Answers not stored because of a write.",
+            &counters.lost_to_writes,
+        ),
+        (
+            "pgladder_retried_total",
+            "Reads that a replica refused or dropped, and the primary answered.",
+            &counters.retried,
+        ),
+        (
+            "pgladder_logins_total",
+            "Clients that logged in.",
+            &counters.logins,
+        ),
+    ];
+    for (name, help, counter) in counted {
+        out.single(name, "counter", help, counter.load(Ordering::Relaxed));
+    }
+}
+
+fn clients(out: &mut Exposition, proxy: &Proxy) {
+    let present = proxy.registry.all();
+    let mut metric = out.metric("pgladder_clients", "gauge", "Clients by what they are doing.");
+    for activity in ACTIVITIES {
+        let count = present.iter().filter(|one| one.activity() == activity).count();
+        metric.sample("", &[("state", state(activity))], count);
+    }
+}
+
+fn units(out: &mut Exposition, proxy: &Proxy) {
+    let help = "Time from a client's request to its answer, by who answered.";
+    let mut metric = out.metric("pgladder_unit_duration_seconds", "histogram", help);
+    for by in SERVED {
+        let reading = proxy.latency(by).read();
+        let by = by.to_string();
+        let bounds = BOUNDS_US.iter().map(|bound| seconds(*bound).to_string());
+        let bounds = bounds.chain(["+Inf".to_owned()]);
+        for (bound, count) in bounds.zip(reading.cumulative) {
+            metric.sample("_bucket", &[("served_by", &by), ("le", &bound)], count);
+        }
+        let all = reading.cumulative.last().copied().unwrap_or_default();
+        metric.sample("_sum", &[("served_by", &by)], seconds(reading.sum_us));
+        metric.sample("_count", &[("served_by", &by)], all);
+    }
+}
+
+fn seconds(microseconds: u64) -> f64 {
+    Duration::from_micros(microseconds).as_secs_f64()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn samples_stand_under_their_name_with_escaped_labels() {
+        let mut out = Exposition::default();
+        out.metric("a_total", "counter", "Some.")
+            .sample("", &[("user", "o\"n\\e\n"), ("x", "")], 3);
+        out.single("b", "gauge", "One.", 0.5);
+        let wanted = "# HELP a_total Some.\n# TYPE a_total counter\na_total{user=\"o\\\"n\\\\e\\n\",x=\"\"} 3\n\
+                      # HELP b One.\n# TYPE b gauge\nb 0.5\n";
+        assert_eq!(out.0, wanted);
+    }
+
+    #[test]
+    fn bounds_are_written_in_seconds() {
+        assert_eq!(seconds(10).to_string(), "0.00001");
+        assert_eq!(seconds(2_500_000).to_string(), "2.5");
+    }
+}

@@ -1,0 +1,10 @@
+//! How the proxy is operated: its console, what a reload applies, metrics and health.
+//!
+//! One program, so that what the cases share is compiled once. Each case starts a real PostgreSQL and the proxy in this process.
+
+mod console;
+mod flush;
+mod http;
+mod protocol;
+mod reload;
+mod running;
