@@ -80,6 +80,13 @@ impl PreparedNames {
         self.evicted.clear();
     }
 
+    /// Forgets all, to be closed on the server: their plans are out of date.
+    pub fn evict_all(&mut self) {
+        while let Some((_, name)) = self.names.pop_lru() {
+            self.evicted.push(name);
+        }
+    }
+
     /// The names that the caller must close on the server; they are forgotten here.
     pub fn take_evicted(&mut self) -> Vec<ServerName> {
         std::mem::take(&mut self.evicted)
@@ -131,6 +138,18 @@ mod tests {
         assert_eq!(names.take_evicted(), vec![b]);
         assert_eq!(names.take_evicted(), vec![]);
         assert_eq!(names.len(), 2);
+    }
+
+    #[test]
+    fn all_may_be_evicted_at_once() {
+        let mut names = PreparedNames::new(NonZeroUsize::new(3).expect("positive"));
+        let (a, b) = (
+            names.insert(statement("a", &[])),
+            names.insert(statement("b", &[])),
+        );
+        names.evict_all();
+        assert!(names.is_empty());
+        assert_eq!(names.take_evicted(), [a, b]);
     }
 
     #[test]

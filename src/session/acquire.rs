@@ -19,7 +19,7 @@ use crate::cluster::{ClusterView, NodeId, Role};
 use crate::freshness::database::Begun;
 use crate::freshness::fence::Fence;
 use crate::pool::{Drawn, LoginFacts, PoolError, PoolKey};
-use crate::protocol::error::{Report, Severity};
+use crate::protocol::error::{self, Report, Severity};
 use crate::protocol::lsn::Lsn;
 use crate::protocol::sqlstate;
 use crate::sql::ident::{quote_ident, quote_literal};
@@ -61,7 +61,7 @@ impl Refusal {
                 severity: Severity::Fatal,
                 ..*report
             })),
-            server @ Self::Server(_) => server,
+            Self::Server(frame) => Self::Server(error::as_fatal(&frame).freeze()),
         }
     }
 

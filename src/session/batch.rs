@@ -187,6 +187,7 @@ impl Reader<'_> {
         let statement = Arc::new(ClientStatement {
             serial: self.session.statements.next_serial(),
             own,
+            told: parking_lot::Mutex::default(),
             parsed: PreparedStatement {
                 sql,
                 types: oids.collect(),
@@ -315,6 +316,7 @@ impl Session {
                 },
                 Message::Sync,
             ] if portal.is_empty() && Arc::ptr_eq(bound, executed) => match middle {
+                [] if !bound.statement.is_as_told(self.database.generation()) => return None,
                 [] => (bound, suffix, Form::Extended),
                 [
                     Message::DescribePortal {

@@ -32,6 +32,7 @@ impl Session {
     ) -> VecDeque<Option<Completion>> {
         let mut completes = VecDeque::new();
         held.names.clear();
+        held.describing.clear();
         held.refuses = held.status == Status::Failed;
         for name in held.lease.prepared.take_evicted() {
             put_close(held, name);
@@ -39,6 +40,7 @@ impl Session {
         }
         for message in messages {
             self.write_message(held, message);
+            self.note_describing(held, message);
             if let Message::Execute { bound, .. } = message
                 && bound.as_ref().is_none_or(|bound| bound.statement.own.is_none())
             {
@@ -179,6 +181,20 @@ impl Session {
         }
     }
 
+    /// Notes, for a Describe that the server answers, what it is of, if that is known.
+    fn note_describing(&self, held: &mut Held, message: &Message) {
+        let statement = match message {
+            Message::DescribeStatement { statement, .. } => statement.as_ref(),
+            Message::DescribePortal { bound, .. } => bound.as_ref().map(|bound| &bound.statement),
+            _ => return,
+        };
+        if statement.is_none_or(|statement| statement.own.is_none()) {
+            let generation = self.database.generation();
+            held.describing
+                .push_back(statement.map(|statement| (Arc::clone(statement), generation)));
+        }
+    }
+
     fn completion(&self, held: &mut Held, bound: &Portal) -> Completion {
         let verdict = &bound.verdict;
         held.refuses &= !ends_failed_block(verdict);
@@ -274,6 +290,17 @@ fn put_parse(held: &mut Held, server: ServerName, statement: &ClientStatement) {
             &types(statement),
         ],
     );
+}
+
+/// Parses the statement under no name and asks for its columns, in a unit of their own.
+pub(super) fn put_description(held: &mut Held, statement: &ClientStatement) {
+    put_message(
+        held,
+        b'P',
+        &[b"\0", &statement.parsed.sql, b"\0", &types(statement)],
+    );
+    put_message(held, b'D', &[b"S\0"]);
+    put_message(held, b'S', &[]);
 }
 
 /// The count of parameter types and the types, as Parse has them.

@@ -52,6 +52,8 @@ pub struct Run {
     pub capture: Option<Capture>,
     /// Until a byte of the answer has reached the client, a refusal that does not hold elsewhere is not forwarded.
     pub may_retry: bool,
+    /// A plan that is out of date may be replaced: the client was told nothing of its columns.
+    pub replans: bool,
     /// The client uses extended query messages.
     pub extended: bool,
 }
@@ -286,7 +288,8 @@ impl Session {
                         at = frame.end();
                         from = at;
                     }
-                    over = progress.run.until == Until::Ready && frame.tag == b'Z';
+                    over =
+                        progress.run.until == Until::Ready && frame.tag == b'Z' && held.answers.units() == 0;
                 }
             }
         }
@@ -345,6 +348,10 @@ impl Session {
                     self.statements.answered();
                 }
             }
+            b'T' | b'n' if matches!(answered, Some(Sent::DescribeStatement | Sent::DescribePortal)) => {
+                let body = held_bytes(held, body);
+                held.note_told(&body);
+            }
             b'3' if answered == Some(Sent::CloseStatement) => self.statements.answered(),
             b'E' => {
                 if answered == Some(Sent::Parse) {
@@ -363,7 +370,10 @@ impl Session {
             b'Z' => {
                 let status = held_bytes(held, body);
                 held.note_status(&status)?;
-                self.ready(held);
+                // Not where it ends a query of the proxy's own that went ahead of the unit.
+                if held.answers.units() == 0 {
+                    self.ready(held);
+                }
                 forward = false;
             }
             _ => {}
@@ -397,10 +407,14 @@ impl Session {
         progress.farewell |= fields.severity == b"FATAL" && fields.code == b"08P01";
         let code = sqlstate(&frame);
         let elsewhere = if held.is_replica {
-            leads_to_the_primary(code)
+            leads_to_the_primary(code) && (progress.run.replans || !is_outdated_plan(&frame))
         } else {
-            is_outdated_plan(&frame)
+            progress.run.replans && is_outdated_plan(&frame)
         };
+        if is_outdated_plan(&frame) {
+            // None of the connection's plans is used again: the client may parse the same text anew.
+            held.lease.prepared.evict_all();
+        }
         if !progress.shown && progress.refused.is_none() && elsewhere {
             progress.refused = Some(String::from_utf8_lossy(code).into());
             self.wire.out.truncate(progress.out_start);

@@ -15,7 +15,7 @@ use tokio::io::AsyncWrite;
 use tokio_util::io::poll_read_buf;
 
 use super::answers::Answers;
-use super::statements::Serial;
+use super::statements::{ClientStatement, Serial};
 use super::wire::Wire;
 use crate::cluster::{NodeId, Outstanding};
 use crate::pool::{Lease, PreparedStatement, ServerConnection, ServerName};
@@ -50,6 +50,8 @@ pub struct Held {
     pub names: Vec<(ServerName, Bytes)>,
     /// Named statements whose Parse is under way; `None` for the unnamed one.
     pub parsing: VecDeque<Option<PreparedStatement>>,
+    /// Statements whose description the client awaits, with the generation of the catalog when it was asked for.
+    pub describing: VecDeque<Option<(Arc<ClientStatement>, u64)>>,
     /// Settings that were RESET in the open transaction; `None` for all of them.
     pub resets: Vec<Option<Box<str>>>,
     pub(super) scanner: Scanner,
@@ -113,6 +115,7 @@ impl Held {
             unnamed: None,
             names: Vec::new(),
             parsing: VecDeque::new(),
+            describing: VecDeque::new(),
             resets: Vec::new(),
             scanner: Scanner::default(),
             refuses: false,
@@ -137,7 +140,29 @@ impl Held {
         self.put_query(sql.as_bytes());
         // A simple query drops the server's unnamed statement.
         self.unnamed = None;
+        self.answer().await.map(|(rows, _)| rows)
+    }
+
+    /// Asks for the columns of a statement, which is parsed anew under no name; returns the body of their description.
+    pub(super) async fn describe(&mut self, statement: &ClientStatement) -> Result<Bytes, AskError> {
+        self.lease.dirty = true;
+        self.unnamed = None;
+        super::deliver::put_description(self, statement);
+        self.answer().await.map(|(_, description)| description)
+    }
+
+    /// Makes the open block fail, so that the server itself refuses what it refuses in such a block.
+    pub(super) async fn fail_block(&mut self) -> Result<(), AskError> {
+        match self.ask("ROLLBACK TO SAVEPOINT pgladder_failed").await {
+            Ok(_) | Err(AskError::Refused(_)) => Ok(()),
+            Err(lost) => Err(lost),
+        }
+    }
+
+    /// Reads the answer to a question of the proxy's own: the first column of each row, and the last description.
+    async fn answer(&mut self) -> Result<(Vec<Option<Bytes>>, Bytes), AskError> {
         let mut rows = Vec::new();
+        let mut description = Bytes::new();
         let mut refused = None;
         let mut total = 0;
         loop {
@@ -149,11 +174,13 @@ impl Held {
                 let body = message.slice(5..);
                 match frame.tag {
                     b'D' => rows.push(first_column(&body)?),
+                    b'T' => description = body,
                     b'E' => refused = Some(message),
                     b'S' => self.note_parameter(&body),
                     b'Z' => {
                         self.note_status(&body)?;
-                        return refused.map_or(Ok(rows), |frame| Err(AskError::Refused(frame)));
+                        return refused
+                            .map_or(Ok((rows, description)), |frame| Err(AskError::Refused(frame)));
                     }
                     _ => {}
                 }

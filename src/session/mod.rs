@@ -6,6 +6,7 @@
 pub mod acquire;
 pub mod answers;
 pub mod batch;
+mod block;
 pub mod cached;
 pub mod cancel;
 pub mod client;
@@ -27,6 +28,7 @@ pub mod settings;
 mod shape;
 pub mod statements;
 pub mod stream;
+mod told;
 pub mod unit;
 pub mod wire;
 pub mod writes;

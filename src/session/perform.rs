@@ -23,7 +23,6 @@ use crate::catalog::verdict::{Oid, ReadSet, Verdict, Why};
 use crate::freshness::database::Begun;
 use crate::freshness::level::Level;
 use crate::protocol::backend::Status;
-use crate::protocol::error::Report;
 use crate::protocol::sqlstate;
 use crate::route::{Because, Route, SessionFacts, route};
 use crate::sql::statement::Kind;
@@ -93,7 +92,7 @@ impl Work<'_> {
     }
 
     /// May it run before a deferred BEGIN is sent? Only what reads, and reads neither clock nor session.
-    fn is_early_read(&self) -> bool {
+    pub(super) fn is_early_read(&self) -> bool {
         self.until == Until::Ready
             && !self.leaves_portals()
             && self
@@ -104,7 +103,7 @@ impl Work<'_> {
 }
 
 /// Where a unit runs.
-enum Chosen {
+pub(super) enum Chosen {
     Held(Box<Held>, Reason),
     Refused(Refusal),
 }
@@ -203,7 +202,11 @@ impl Session {
         self.choose_primary(reason, work).await
     }
 
-    async fn choose_primary(&mut self, reason: Reason, work: &Work<'_>) -> Result<Chosen, Goodbye> {
+    pub(super) async fn choose_primary(
+        &mut self,
+        reason: Reason,
+        work: &Work<'_>,
+    ) -> Result<Chosen, Goodbye> {
         let (proxy, place) = (Arc::clone(&self.proxy), self.place.clone());
         let mut lost = 0;
         loop {
@@ -289,6 +292,14 @@ impl Session {
             self.refuse_unit(work, &error.into());
             return Ok(());
         }
+        match self.verify_told(&mut held, work).await {
+            Ok(true) => {}
+            Ok(false) => return self.finish_refused(held, work).await,
+            Err(error) => {
+                self.refuse_unit(work, &error.into());
+                return Ok(());
+            }
+        }
         self.note_drawing(&mut held, work);
         self.announce(&work.verdicts, in_block);
         self.cancel.aim(held.lease.cancel_target());
@@ -343,16 +354,21 @@ impl Session {
                     .verdicts
                     .iter()
                     .flat_map(|verdict| Completion::each(verdict, newest));
-                (each.map(Some).collect::<VecDeque<_>>(), false)
+                (each.map(Some).collect::<VecDeque<_>>(), true)
             }
             Messages::Function(message) => {
                 held.lease.output.extend_from_slice(message);
                 held.lease.tainted_by = Some(self.id);
                 held.answers
                     .sent(super::answers::Sent::Query, super::answers::For::Client);
-                (VecDeque::new(), false)
+                (VecDeque::new(), true)
             }
-            Messages::Batch(messages) => (self.write_batch(held, messages), true),
+            Messages::Batch(messages) => {
+                let told = super::told::undescribed(messages)
+                    .iter()
+                    .any(|statement| statement.told.lock().is_some());
+                (self.write_batch(held, messages), !told)
+            }
         };
         let mut until = work.until;
         if held.is_replica && until == Until::Answered {
@@ -366,7 +382,8 @@ impl Session {
             until,
             completes,
             capture: capture.then(|| Capture::new(self.proxy.settings().cache.entry_bytes_max)),
-            may_retry: held.status == Status::Idle && (held.is_replica || replans),
+            may_retry: held.status == Status::Idle && (held.is_replica || replans && work.extended),
+            replans,
             extended: work.extended,
         }
     }
@@ -403,17 +420,6 @@ impl Session {
 
     fn lost_in_effects(&mut self, error: &AskError) -> Goodbye {
         self.fatal(sqlstate::CONNECTION_FAILURE, error.to_string())
-    }
-
-    fn settle_block(&mut self, held: &Held, failed: bool) {
-        self.block = match (&self.block, held.status) {
-            // An early read ran beside the block.
-            (Block::Deferred(_), Status::Idle) if failed => Block::Failed,
-            (Block::Deferred(begin), Status::Idle) => Block::Deferred(begin.clone()),
-            (Block::Failed, Status::Idle) => Block::Failed,
-            (_, Status::Idle) => Block::None,
-            _ => Block::Open,
-        };
     }
 
     /// A replica refused or lost the read, or a plan was out of date: once more, where that reason does not hold.
@@ -509,36 +515,6 @@ impl Session {
         }
     }
 
-    /// Opens on the primary the block that is deferred, or that failed without a server, where the unit needs one there; false
-    /// when the unit was answered with an error instead.
-    async fn open_block(&mut self, work: &Work<'_>) -> Result<bool, Goodbye> {
-        let (begin, failed) = match &self.block {
-            Block::Deferred(begin) if !work.is_early_read() => (begin.clone(), false),
-            Block::Failed if self.held.is_none() => (bytes::Bytes::from_static(b"BEGIN"), true),
-            _ => return Ok(true),
-        };
-        let refusal = match self.choose_primary(Reason::Own, work).await? {
-            Chosen::Refused(refusal) => refusal,
-            Chosen::Held(mut held, _) => {
-                let mut text = begin.to_vec();
-                if self.read_early {
-                    // The server too is to know that a query ran, and refuse SET TRANSACTION.
-                    text.extend_from_slice(b"\n; SELECT 1");
-                }
-                match open_on(&mut held, &text, failed).await {
-                    Ok(()) => {
-                        self.block = Block::Open;
-                        self.held = Some(*held);
-                        return Ok(true);
-                    }
-                    Err(error) => error.into(),
-                }
-            }
-        };
-        self.refuse_unit(work, &refusal);
-        Ok(false)
-    }
-
     /// Runs something that waits, and watches the client meanwhile; `None` when a cancel request came.
     pub(super) async fn waiting<T>(&mut self, work: impl Future<Output = T>) -> Result<Option<T>, Goodbye> {
         let (wire, cancel) = (&mut self.wire, &self.cancel);
@@ -570,26 +546,4 @@ impl Session {
             held.lease.close();
         }
     }
-
-    /// In a block that failed without a server, all but its end is refused.
-    pub(super) fn refuse_in_failed_block(&mut self) {
-        Report::error(
-            sqlstate::FAILED_TRANSACTION,
-            "current transaction is aborted, commands ignored until end of transaction block",
-        )
-        .encode(&mut self.wire.out);
-    }
-}
-
-/// Begins a block on a connection; one that has failed is made to fail there too, so that the server itself refuses what it
-/// refuses in such a block.
-async fn open_on(held: &mut Held, begin: &[u8], failed: bool) -> Result<(), AskError> {
-    held.ask(&String::from_utf8_lossy(begin)).await?;
-    if failed {
-        match held.ask("ROLLBACK TO SAVEPOINT pgladder_failed").await {
-            Ok(_) | Err(AskError::Refused(_)) => {}
-            Err(lost) => return Err(lost),
-        }
-    }
-    Ok(())
 }

@@ -8,8 +8,10 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 
 use super::own::Own;
+use super::told::Told;
 use crate::catalog::verdict::Verdict;
 use crate::pool::PreparedStatement;
 
@@ -27,6 +29,8 @@ pub struct ClientStatement {
     pub types: Bytes,
     /// The proxy's own statement, which no server sees.
     pub own: Option<Own>,
+    /// The columns that the client was told it has.
+    pub told: Mutex<Option<Told>>,
 }
 
 /// A portal: the statement that is bound to it.
@@ -181,6 +185,7 @@ mod tests {
             },
             types: Bytes::new(),
             own: None,
+            told: Mutex::default(),
         })
     }
 

@@ -5,6 +5,8 @@
 //! Python drivers are missing it fails, and `make test` says before what is missing.
 
 mod programs;
+mod psql;
+mod pythons;
 mod rivals;
 #[path = "../support/mod.rs"]
 mod support;

@@ -5,6 +5,9 @@
 //! task ends with its set, and the cluster with its own `Drop`. The tests must run on a runtime of several threads where
 //! they wait for programs.
 
+pub mod compare;
+pub mod python;
+
 use pgladder::config::{AuthConfig, AuthMethod, Config, Endpoint, ListenConfig, NodeConfig};
 use pgladder::demo::cluster::{Options, SUPERUSER, ThrowAwayCluster};
 use pgladder::listener::Bound;

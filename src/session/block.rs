@@ -1,0 +1,75 @@
+//! The turns of a transaction block between what the client sees and what a server has: opened late, failed early.
+//!
+//! Called by `perform` around each unit. Invariant: a block that is deferred, or that failed beside no server, is opened on the
+//! primary before anything runs there that needs it, in the state in which the client has it.
+
+use super::held::{AskError, Held};
+use super::last::Reason;
+use super::perform::{Chosen, Work};
+use super::run::{Block, Goodbye, Session};
+use crate::protocol::backend::Status;
+use crate::protocol::error::Report;
+use crate::protocol::sqlstate;
+
+impl Session {
+    /// Opens on the primary the block that is deferred, or that failed without a server, where the unit needs one there; false
+    /// when the unit was answered with an error instead.
+    pub(super) async fn open_block(&mut self, work: &Work<'_>) -> Result<bool, Goodbye> {
+        let (begin, failed) = match &self.block {
+            Block::Deferred(begin) if !work.is_early_read() => (begin.clone(), false),
+            Block::Failed if self.held.is_none() => (bytes::Bytes::from_static(b"BEGIN"), true),
+            _ => return Ok(true),
+        };
+        let refusal = match self.choose_primary(Reason::Own, work).await? {
+            Chosen::Refused(refusal) => refusal,
+            Chosen::Held(mut held, _) => {
+                let mut text = begin.to_vec();
+                if self.read_early {
+                    // The server too is to know that a query ran, and refuse SET TRANSACTION.
+                    text.extend_from_slice(b"\n; SELECT 1");
+                }
+                match open_on(&mut held, &text, failed).await {
+                    Ok(()) => {
+                        self.block = Block::Open;
+                        self.held = Some(*held);
+                        return Ok(true);
+                    }
+                    Err(error) => error.into(),
+                }
+            }
+        };
+        self.refuse_unit(work, &refusal);
+        Ok(false)
+    }
+
+    /// Where the block stands after a unit.
+    pub(super) fn settle_block(&mut self, held: &Held, failed: bool) {
+        self.block = match (&self.block, held.status) {
+            // An early read ran beside the block.
+            (Block::Deferred(_), Status::Idle) if failed => Block::Failed,
+            (Block::Deferred(begin), Status::Idle) => Block::Deferred(begin.clone()),
+            (Block::Failed, Status::Idle) => Block::Failed,
+            (_, Status::Idle) => Block::None,
+            _ => Block::Open,
+        };
+    }
+
+    /// In a block that failed without a server, all but its end is refused.
+    pub(super) fn refuse_in_failed_block(&mut self) {
+        Report::error(
+            sqlstate::FAILED_TRANSACTION,
+            "current transaction is aborted, commands ignored until end of transaction block",
+        )
+        .encode(&mut self.wire.out);
+    }
+}
+
+/// Begins a block on a connection; one that has failed is made to fail there too, so that the server itself refuses what it
+/// refuses in such a block.
+async fn open_on(held: &mut Held, begin: &[u8], failed: bool) -> Result<(), AskError> {
+    held.ask(&String::from_utf8_lossy(begin)).await?;
+    if failed {
+        held.fail_block().await?;
+    }
+    Ok(())
+}
