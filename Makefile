@@ -7,7 +7,7 @@ CARGO ?= cargo
 ARGS ?=
 SECONDS ?= 60
 
-.PHONY: help demo test lint fuzz
+.PHONY: help demo test bench lint fuzz
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile
@@ -25,6 +25,13 @@ test: ## Format check, clippy, the whole test suite, documentation
 	$(CARGO) test --locked; \
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps; \
 	if docker compose version >/dev/null 2>&1; then docker compose -f docker/compose.yaml config --quiet; fi
+
+# The harness itself is built by another profile: together with what tests need of the dependencies, it would take the place of
+# the release build that is measured.
+bench: ## Speed beside PgBouncer and Pgpool-II on one cluster, as tables (ARGS=--quick only shows that it works)
+	@$(POSTGRES); set -e; \
+	$(CARGO) build --release --locked; \
+	exec $(CARGO) bench --locked --profile dev --bench macro -- $(ARGS)
 
 fuzz: ## Drive the fuzz targets under libFuzzer, SECONDS each (needs a nightly toolchain and cargo-fuzz)
 	@cargo fuzz --version >/dev/null 2>&1 || { echo "NOT RUN: fuzz: cargo install cargo-fuzz, and rustup toolchain install nightly"; exit 3; }

@@ -170,7 +170,7 @@ impl Lost {
 fn writes(verdict: &Verdict) -> Option<Writes> {
     let writes = Writes::of(&verdict.writes)?;
     let mut statements = verdict.script.statements.iter();
-    let plain = !statements.any(|statement| can_commit(&statement.kind) || calls_unknown(statement));
+    let plain = !statements.any(|statement| hides_its_body(&statement.kind) || calls_unknown(statement));
     Some(match verdict.writes {
         WriteSet::Unknown(Why::NoCatalog) if plain => writes.without_names(),
         WriteSet::Unknown(Why::UnknownRelation) if plain => writes.of_unknown_names(),
@@ -182,13 +182,40 @@ fn writes(verdict: &Verdict) -> Option<Writes> {
 fn can_commit(kind: &Kind) -> bool {
     matches!(
         kind,
-        Kind::Commit { .. }
-            | Kind::Rollback { .. }
-            | Kind::PrepareTransaction
-            | Kind::CommitPrepared
-            | Kind::Call
-            | Kind::Do
-            | Kind::Execute(_)
-            | Kind::Other(_)
+        Kind::Commit { .. } | Kind::Rollback { .. } | Kind::PrepareTransaction
+    ) || hides_its_body(kind)
+}
+
+/// Does it do what its text does not show?
+fn hides_its_body(kind: &Kind) -> bool {
+    matches!(
+        kind,
+        Kind::CommitPrepared | Kind::Call | Kind::Do | Kind::Execute(_) | Kind::Other(_)
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::catalog::judge_without_catalog;
+    use crate::sql::analyze;
+
+    #[test]
+    fn without_a_catalog_plain_texts_write_rows_and_others_anything() {
+        let nameless = |sql: &str| {
+            let script = analyze(sql.as_bytes()).expect("short");
+            let writes = writes(&judge_without_catalog(Arc::new(script))).expect("it may write");
+            writes == writes.clone().without_names()
+        };
+        assert!(nameless("SELECT n FROM t"));
+        assert!(nameless("UPDATE t SET n = greatest(n, 1) WHERE id = 1"));
+        assert!(nameless(
+            "BEGIN; UPDATE t SET n = greatest(n, 5) WHERE id = 1; COMMIT; SELECT count(*) FROM generate_series(1, 20000)"
+        ));
+        assert!(!nameless("SELECT unknown(n) FROM t"));
+        assert!(!nameless("UPDATE t SET n = 1; CALL p()"));
+        assert!(!nameless("DO 'BEGIN END'"));
+    }
 }

@@ -76,6 +76,7 @@ pub enum Heard {
     Row(Row),
     Complete(String),
     CopyIn,
+    Notified,
     Refused { code: String, message: String },
     Ready,
     Other,
@@ -193,6 +194,7 @@ impl Client {
             }
             b'C' => Heard::Complete(text(&body[..body.len() - 1])),
             b'G' => Heard::CopyIn,
+            b'A' => Heard::Notified,
             b'E' => refused(&body),
             b'Z' => {
                 self.status = body[0];
@@ -212,7 +214,7 @@ impl Client {
                 Ok(Heard::Complete(tag)) => answer.tags.push(tag),
                 Ok(Heard::Refused { code, message }) => failed = Some(Failed::Refused { code, message }),
                 Ok(Heard::Ready) => return failed.map_or(Ok(answer), Err),
-                Ok(Heard::CopyIn | Heard::Other) => {}
+                Ok(Heard::CopyIn | Heard::Notified | Heard::Other) => {}
                 // What a server said last tells more than that it closed the connection then.
                 Err(gone) => return Err(failed.unwrap_or(gone)),
             }

@@ -2,6 +2,7 @@
 //!
 //! One test for each way in which an answer was once found to be good for one session, or one moment, and bad for the next.
 
+use crate::client::Heard;
 use crate::setup::{Setup, eventually};
 
 const SUM: &str = "SELECT sum(n) FROM t";
@@ -229,4 +230,25 @@ async fn a_word_that_reads_the_clock_is_not_cached_however_it_is_written() {
             assert_ne!(last.served_by, "cache", "{sql}");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_notified_reads_what_was_committed_with_the_notification() {
+    let setup = Setup::start(1).await;
+    setup.prepare(TABLE, PLAIN).await;
+    let (mut listener, mut other) = (setup.proxy.client().await, setup.proxy.client().await);
+    listener.run("LISTEN news").await;
+    setup.cluster.pause_replay(1).await.expect("it runs");
+    for n in 1..=20 {
+        other.value(SUM).await;
+        // Past the proxy, which hears of it by the notification alone.
+        setup
+            .direct(&format!("BEGIN; UPDATE t SET n = {n}; NOTIFY news; COMMIT"))
+            .await;
+        while !matches!(listener.hear().await.expect("the news"), Heard::Notified) {}
+        for sql in [SUM, PLAIN] {
+            assert_eq!(listener.value(sql).await, n.to_string());
+        }
+    }
+    setup.cluster.resume_replay(1).await.expect("it runs");
 }

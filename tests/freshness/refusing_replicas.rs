@@ -1,6 +1,7 @@
-//! Replicas that refuse a read, drop it, or hold it up: the client hears nothing of that, and the primary answers.
+//! Replicas that refuse a read, drop it, hold it up, or are set up otherwise: the client hears nothing of that.
 //!
-//! A recovery conflict, a killed server, a lock that was replayed and not yet its release. Where a block could notice, it must not.
+//! A recovery conflict, a killed server, a lock that was replayed and not yet its release, other defaults than the primary's.
+//! Where a block could notice, it must not.
 
 use crate::setup::{Setup, eventually};
 
@@ -143,5 +144,36 @@ async fn serializable_transactions_run_on_the_primary() {
             );
         }
         client.run("COMMIT").await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_with_other_defaults_answers_as_the_primary_would() {
+    let setup = Setup::start(1).await;
+    let made = [
+        "CREATE SCHEMA elsewhere",
+        "CREATE TABLE elsewhere.t AS SELECT 1 AS id, 99::bigint AS n",
+        "CREATE TABLE moments AS SELECT '2020-01-01 12:00:00+00'::timestamptz AS at, '\\x00ff'::bytea AS b",
+    ];
+    let statements: Vec<&str> = TABLE.iter().chain(&made).copied().collect();
+    let replica = setup.cluster.connect(1, "postgres").await.expect("a connection");
+    for set in [
+        "ALTER SYSTEM SET search_path = 'elsewhere'",
+        "ALTER SYSTEM SET TimeZone = 'Asia/Tokyo'",
+        "ALTER SYSTEM SET DateStyle = 'German'",
+        "ALTER SYSTEM SET bytea_output = 'escape'",
+        "SELECT pg_reload_conf()",
+    ] {
+        replica.batch_execute(set).await.expect("a superuser");
+    }
+    setup.prepare(&statements, PLAIN).await;
+    let mut client = setup.proxy.client().await;
+    for sql in ["SELECT at FROM moments", "SELECT b FROM moments", PLAIN] {
+        let direct = setup.direct_value(0, sql).await;
+        assert_eq!(client.until_served_by("replica", sql).await, direct, "{sql}");
+    }
+    for sql in ["SELECT max(at) FROM moments", SUM] {
+        let direct = setup.direct_value(0, sql).await;
+        assert_eq!(client.until_served_by("cache", sql).await, direct, "{sql}");
     }
 }

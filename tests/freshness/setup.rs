@@ -196,6 +196,8 @@ pub struct Last {
     pub served_by: String,
     pub node: String,
     pub reason: String,
+    /// Of an answer from the cache, in milliseconds.
+    pub age: String,
 }
 
 /// What most tests do with a client: they expect it to succeed.
@@ -225,6 +227,7 @@ impl Client {
             served_by: column(0),
             node: column(1),
             reason: column(2),
+            age: column(3),
         })
     }
 

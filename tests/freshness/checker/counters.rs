@@ -3,9 +3,34 @@
 //! Used by the checker's sessions. Invariant: a value is drawn once, is written by one statement, and counts as acknowledged from
 //! the moment its writer has heard so; whoever notes it before a read is sent may demand it of the answer.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Instant;
 
 use tokio::sync::Mutex;
+
+/// A value, and when it was drawn and acknowledged.
+#[derive(Debug)]
+struct Drawn {
+    value: i64,
+    why: String,
+    at: Instant,
+    acknowledged: Option<Instant>,
+}
+
+impl Drawn {
+    fn tell(&self) -> String {
+        let acknowledged = match self.acknowledged {
+            Some(at) => format!("acknowledged {:?} ago", at.elapsed()),
+            None => "not acknowledged".to_owned(),
+        };
+        let Self { value, why, at, .. } = self;
+        format!("{value} by {why}, drawn {:?} ago, {acknowledged}", at.elapsed())
+    }
+}
+
+/// Values whose origin is kept.
+const HISTORY: usize = 6;
 
 /// How a counter is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -40,6 +65,8 @@ pub struct Counter {
     pub alone: Mutex<()>,
     drawn: AtomicI64,
     acknowledged: AtomicI64,
+    /// The latest values drawn, and what for.
+    history: parking_lot::Mutex<VecDeque<Drawn>>,
 }
 
 impl Counter {
@@ -52,17 +79,39 @@ impl Counter {
             alone: Mutex::default(),
             drawn: AtomicI64::new(0),
             acknowledged: AtomicI64::new(0),
+            history: parking_lot::Mutex::default(),
         }
     }
 
     /// The next value to write.
-    pub fn draw(&self) -> i64 {
-        self.drawn.fetch_add(1, Ordering::SeqCst) + 1
+    pub fn draw(&self, why: impl Into<String>) -> i64 {
+        let value = self.drawn.fetch_add(1, Ordering::SeqCst) + 1;
+        let mut history = self.history.lock();
+        if history.len() == HISTORY {
+            history.pop_front();
+        }
+        history.push_back(Drawn {
+            value,
+            why: why.into(),
+            at: Instant::now(),
+            acknowledged: None,
+        });
+        value
+    }
+
+    /// The latest values, for who has to find out what went wrong.
+    pub fn history(&self) -> String {
+        let told: Vec<String> = self.history.lock().iter().map(Drawn::tell).collect();
+        told.join(", ")
     }
 
     /// Its writer has heard that this value is committed.
     pub fn acknowledge(&self, value: i64) {
         self.acknowledged.fetch_max(value, Ordering::SeqCst);
+        let mut history = self.history.lock();
+        if let Some(drawn) = history.iter_mut().find(|drawn| drawn.value == value) {
+            drawn.acknowledged = Some(Instant::now());
+        }
     }
 
     /// What a read that is sent from now on must show at least.

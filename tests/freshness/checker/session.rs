@@ -92,7 +92,7 @@ pub struct Session {
     random: StdRng,
     prepared: Vec<String>,
     /// What this session has seen of each counter on the primary.
-    seen: Vec<i64>,
+    seen: Vec<(i64, String)>,
     /// What it does, for who has to know.
     doing: String,
 }
@@ -100,7 +100,7 @@ pub struct Session {
 impl Session {
     pub fn new(run: Arc<Run>, number: u64, seed: u64) -> Self {
         Self {
-            seen: vec![0; run.counters.len()],
+            seen: vec![Default::default(); run.counters.len()],
             run,
             number,
             random: StdRng::seed_from_u64(seed.wrapping_add(number)),
@@ -134,7 +134,7 @@ impl Session {
     async fn connect(&mut self) -> Result<Client, Failed> {
         "its login".clone_into(&mut self.doing);
         self.prepared.clear();
-        self.seen.fill(0);
+        self.seen.fill(Default::default());
         let to = &self.run.proxy[usize::try_from(self.number % 2).expect("one of two")];
         Client::connect(to, SUPERUSER, "postgres").await
     }
@@ -217,20 +217,23 @@ impl Session {
         let found = reader.read(path, counter).await?;
         let whence = |what: &str, least: i64| {
             format!(
-                "operation {}, session {}, {path:?} of {}: {} is less than {least}, {what}; {:?}",
+                "operation {}, session {}, {path:?} of {}: {} is less than {least}, {what}; {:?}; outage {}; latest writes {}",
                 run.progress.done(),
                 self.number,
                 counter.read,
                 found.value,
-                found.last
+                found.last,
+                run.outage.phase(),
+                counter.history()
             )
         };
         if found.value < floor {
             run.wrong(whence("which was acknowledged before the read was sent", floor));
-        } else if found.value < self.seen[at] && !counter.has_unknown_writers {
+        } else if found.value < self.seen[at].0 && !counter.has_unknown_writers {
+            let (seen, how) = &self.seen[at];
             run.wrong(whence(
-                "which this session has read on the primary",
-                self.seen[at],
+                &format!("which this session has read on the primary by {how}"),
+                *seen,
             ));
         }
         self.note(path, at, &found);
@@ -243,7 +246,14 @@ impl Session {
         report.reads.entry(path).or_default().count(served);
         if served == "primary" {
             *report.reasons.entry(found.last.reason.clone()).or_default() += 1;
-            self.seen[at] = self.seen[at].max(found.value);
+            if found.value > self.seen[at].0 {
+                let how = format!(
+                    "{path:?}, after {} operations, {}",
+                    self.run.progress.done(),
+                    found.last.reason
+                );
+                self.seen[at] = (found.value, how);
+            }
         }
     }
 

@@ -25,6 +25,7 @@ pub enum WritePath {
     Trigger,
     Cascade,
     Pipeline,
+    TwoInOneText,
     ManyStatements,
     SqlPrepare,
     Leaf,
@@ -36,7 +37,7 @@ pub enum WritePath {
 }
 
 impl WritePath {
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::UpdateSimple,
         Self::UpdateExtended,
         Self::UpdatePrepared,
@@ -52,6 +53,7 @@ impl WritePath {
         Self::Trigger,
         Self::Cascade,
         Self::Pipeline,
+        Self::TwoInOneText,
         Self::ManyStatements,
         Self::SqlPrepare,
         Self::Leaf,
@@ -81,7 +83,8 @@ impl WritePath {
         self.is_unknown() || self == Self::TruncateInsert
     }
 
-    /// Its tables cannot be told beforehand: it counts as a write of everything.
+    /// Its tables cannot be told beforehand: it counts as a write of everything. So does what names a table after a COMMIT in
+    /// the same text, where the search path may be another.
     pub fn is_unknown(self) -> bool {
         matches!(
             self,
@@ -91,6 +94,7 @@ impl WritePath {
                 | Self::Trigger
                 | Self::SqlPrepare
                 | Self::TwoPhase
+                | Self::ManyStatements
         )
     }
 }
@@ -110,7 +114,7 @@ impl Writer<'_> {
             WritePath::TruncateInsert => Some(counter.alone.lock().await),
             _ => None,
         };
-        let value = counter.draw();
+        let value = counter.draw(format!("{path:?}"));
         match path {
             WritePath::Pipeline => return self.pipeline(counter, value, other).await,
             WritePath::ManyStatements => return self.many_statements(counter, value).await,
@@ -151,7 +155,7 @@ impl Writer<'_> {
     async fn pipeline(&mut self, counter: &Counter, value: i64, other: &Counter) -> Result<(), Failed> {
         let mut both = vec![(counter, value)];
         if other.written != counter.written {
-            both.push((other, other.draw()));
+            both.push((other, other.draw("Pipeline")));
         }
         // One order for all, or two of them would wait for each other.
         both.sort_by(|a, b| a.0.written.cmp(&b.0.written));
@@ -214,6 +218,7 @@ fn statements(path: WritePath, counter: &Counter, value: i64) -> Vec<String> {
     let all: &[&str] = match path {
         WritePath::Transaction => &["BEGIN", &update, "COMMIT"],
         WritePath::BegunTogether => &[&format!("BEGIN; {update}"), "COMMIT"],
+        WritePath::TwoInOneText => &[&format!("{update}; {update}")],
         WritePath::InCte => &[&format!("WITH done AS ({update} RETURNING n) SELECT n FROM done")],
         WritePath::Upsert => &[&format!(
             "INSERT INTO {table} AS t VALUES (1, {text}) ON CONFLICT (id) DO UPDATE SET n = greatest(t.n, excluded.n)"
