@@ -32,6 +32,8 @@ pub struct Verdict {
     pub reads_settings: bool,
     /// What it may leave behind in the session that its text does not tell (a user function, DO, CALL, a user trigger).
     pub leaves_state: bool,
+    /// It may draw a number from a sequence: by a call, a default, an identity, or what cannot be told.
+    pub may_draw: bool,
 }
 
 impl Verdict {

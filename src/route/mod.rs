@@ -146,6 +146,7 @@ mod tests {
             aggregates: false,
             reads_settings: false,
             leaves_state: false,
+            may_draw: false,
         }
     }
 

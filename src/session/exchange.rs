@@ -288,8 +288,7 @@ impl Session {
                         at = frame.end();
                         from = at;
                     }
-                    over =
-                        progress.run.until == Until::Ready && frame.tag == b'Z' && held.answers.units() == 0;
+                    over = progress.run.until == Until::Ready && frame.tag == b'Z';
                 }
             }
         }
@@ -370,10 +369,7 @@ impl Session {
             b'Z' => {
                 let status = held_bytes(held, body);
                 held.note_status(&status)?;
-                // Not where it ends a query of the proxy's own that went ahead of the unit.
-                if held.answers.units() == 0 {
-                    self.ready(held);
-                }
+                self.ready(held);
                 forward = false;
             }
             _ => {}

@@ -15,6 +15,7 @@ use tokio::io::AsyncWrite;
 use tokio_util::io::poll_read_buf;
 
 use super::answers::Answers;
+use super::exchange::Until;
 use super::statements::{ClientStatement, Serial};
 use super::wire::Wire;
 use crate::cluster::{NodeId, Outstanding};
@@ -157,6 +158,18 @@ impl Held {
             Ok(_) | Err(AskError::Refused(_)) => Ok(()),
             Err(lost) => Err(lost),
         }
+    }
+
+    /// Drops the connection's prepared statements, after a batch that failed and ended so.
+    pub(super) async fn forget_plans(&mut self, until: Until) -> Result<(), AskError> {
+        if until == Until::Answered {
+            // Until then the server ignores everything.
+            self.lease.output.put_slice(b"S\0\0\0\x04");
+            self.answer().await?;
+        }
+        self.ask("DEALLOCATE ALL").await?;
+        self.lease.prepared.clear();
+        Ok(())
     }
 
     /// Reads the answer to a question of the proxy's own: the first column of each row, and the last description.

@@ -300,7 +300,6 @@ impl Session {
                 return Ok(());
             }
         }
-        self.note_drawing(&mut held, work);
         self.announce(&work.verdicts, in_block);
         self.cancel.aim(held.lease.cancel_target());
         let asked_at = Instant::now();
@@ -382,7 +381,10 @@ impl Session {
             until,
             completes,
             capture: capture.then(|| Capture::new(self.proxy.settings().cache.entry_bytes_max)),
-            may_retry: held.status == Status::Idle && (held.is_replica || replans && work.extended),
+            // What came before in a batch without a Sync would be lost.
+            may_retry: held.status == Status::Idle
+                && !held.lease.dirty
+                && (held.is_replica || replans && work.extended),
             replans,
             extended: work.extended,
         }
@@ -439,12 +441,8 @@ impl Session {
             self.choose_primary(reason, work).await?
         } else {
             // The plans of this connection are out of date: none of them is used again.
-            match held.ask("DEALLOCATE ALL").await {
-                Ok(_) => {
-                    held.lease.prepared.clear();
-                    held.unnamed = None;
-                    Chosen::Held(Box::new(held), reason)
-                }
+            match held.forget_plans(work.until).await {
+                Ok(()) => Chosen::Held(Box::new(held), reason),
                 Err(error) => Chosen::Refused(error.into()),
             }
         };

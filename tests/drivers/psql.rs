@@ -4,13 +4,13 @@
 //! day) is made alike before the comparison.
 
 use std::path::Path;
-use std::process::Stdio;
 
 use tokio::process::Command;
 
 use crate::rivals::Rivals;
 use crate::support::Stage;
 use crate::support::compare::{alike, assert_same};
+use crate::support::program::run_program;
 
 const CONTENT: &str = include_str!("content.sql");
 
@@ -36,7 +36,8 @@ async fn run(port: u16, database: &str) -> Vec<String> {
         .expect("PostgreSQL is installed")
         .program("psql");
     // One pipe for both streams keeps their order.
-    let ran = Command::new("sh")
+    let mut command = Command::new("sh");
+    command
         .args(["-c", r#"exec "$0" "$@" 2>&1"#])
         .arg(psql)
         .args(["-X", "-a", "-h", "127.0.0.1", "-U", "postgres", "-f"])
@@ -44,15 +45,11 @@ async fn run(port: u16, database: &str) -> Vec<String> {
         .args(["-p", &port.to_string(), "-d", database])
         .env_remove("PGOPTIONS")
         .env("PGCLIENTENCODING", "UTF8")
-        .env("LC_ALL", "C.UTF-8")
-        .stdin(Stdio::null())
-        .kill_on_drop(true)
-        .output()
-        .await
-        .expect("psql runs");
-    let said = String::from_utf8_lossy(&ran.stdout);
+        .env("LC_ALL", "C.UTF-8");
+    let lines = run_program(&format!("psql on {database}"), command).await;
     let script = script.display().to_string();
-    said.lines()
+    lines
+        .iter()
         .map(|line| alike(&line.replace(&script, "script"), port))
         .collect()
 }

@@ -384,9 +384,10 @@ def session_state():
         yield tried(lambda: rows(connection.execute("SELECT * FROM mine")))
         yield rows(connection.execute("SHOW search_path"))
         yield parameters(connection)
-    with connect(autocommit=True) as connection:
+    with connect() as connection:
         yield rows(connection.execute("SELECT nextval('counter')::int % 1"))
         yield rows(connection.execute("INSERT INTO notes (body) VALUES ('numbered') RETURNING id % 1"))
+        # In one transaction: between two of them another client may have the connection, and draw there.
         yield rows(connection.execute("SELECT currval('notes_id_seq') = lastval()"))
         connection.execute("DELETE FROM notes WHERE body = 'numbered'")
     with connect(autocommit=True) as connection:

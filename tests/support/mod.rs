@@ -6,6 +6,7 @@
 //! they wait for programs.
 
 pub mod compare;
+pub mod program;
 pub mod python;
 
 use pgladder::config::{AuthConfig, AuthMethod, Config, Endpoint, ListenConfig, NodeConfig};

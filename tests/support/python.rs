@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 use tokio::process::Command;
 
+use super::program::run_program;
+
 /// The interpreter that has the drivers.
 pub async fn interpreter() -> PathBuf {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/python.sh");
@@ -18,19 +20,11 @@ pub async fn interpreter() -> PathBuf {
 
 /// Runs a script of the tests with arguments; returns what it printed, line by line.
 pub async fn run(interpreter: &Path, script: &str, arguments: &[String]) -> Vec<String> {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join(script);
-    let ran = Command::new(interpreter)
-        .arg(&script)
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(script);
+    let mut command = Command::new(interpreter);
+    command
+        .arg(&path)
         .args(arguments)
-        .env("PYTHONDONTWRITEBYTECODE", "1")
-        .kill_on_drop(true)
-        .output()
-        .await
-        .expect("python runs");
-    let (out, said) = (
-        String::from_utf8_lossy(&ran.stdout),
-        String::from_utf8_lossy(&ran.stderr),
-    );
-    assert!(ran.status.success(), "{arguments:?}: {said}\n{out}");
-    out.lines().map(str::to_owned).collect()
+        .env("PYTHONDONTWRITEBYTECODE", "1");
+    run_program(&format!("{script} {}", arguments.join(" ")), command).await
 }
