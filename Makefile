@@ -1,6 +1,7 @@
 # The project's commands. `make demo` shows what the project does, `make test` is what the CI runs.
 #
-# Both need PostgreSQL's server programs; tests/support/postgres.sh finds them, or installs the system's package.
+# Both need PostgreSQL's server programs; tests/support/postgres.sh finds them, or installs the system's package. The tests need
+# two Python drivers as well; tests/support/python.sh installs them once into an environment below target/.
 # A target that cannot run for lack of something ends with exit status 3 and a line "NOT RUN: ..." (make itself shows 2).
 
 CARGO ?= cargo
@@ -15,12 +16,15 @@ help: ## Show the targets
 # Each recipe is one shell, so that the directory that was found reaches the commands after it.
 POSTGRES = bin=$$(sh tests/support/postgres.sh) || exit $$?; export PGLADDER_POSTGRES_BIN="$$bin"
 
+PYTHON = python=$$(sh tests/support/python.sh) || exit $$?
+
 demo: ## A throw-away cluster with the proxy in front, and a walk through what it does (ARGS=--check ends after it)
 	@$(POSTGRES); exec $(CARGO) run --release --locked -- demo $(ARGS)
 
 test: ## Format check, clippy, the whole test suite, documentation
-	@$(POSTGRES); set -e; \
+	@$(POSTGRES); $(PYTHON); set -e; \
 	echo "PostgreSQL: $$bin"; \
+	echo "Python drivers: $$python"; \
 	$(MAKE) --no-print-directory lint; \
 	$(CARGO) test --locked; \
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps; \

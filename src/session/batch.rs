@@ -370,7 +370,9 @@ impl Session {
             self.statements.all_answered();
         }
         if synced {
-            self.statements.end_transaction();
+            if self.block == Block::None {
+                self.statements.end_transaction();
+            }
             self.ready_for_query();
         }
         true
@@ -404,7 +406,12 @@ impl Session {
                 out.put_slice(backend::NO_DATA);
             }
             Message::DescribePortal { .. } => out.put_slice(backend::NO_DATA),
-            Message::Bind(Binding { .. }) => out.put_slice(backend::BIND_COMPLETE),
+            Message::Bind(Binding { portal, bound, .. }) => {
+                out.put_slice(backend::BIND_COMPLETE);
+                if let Some(bound) = bound {
+                    self.statements.bind(portal.clone(), Arc::clone(bound));
+                }
+            }
             Message::Parse(Parsing { name, statement, .. }) => {
                 out.put_slice(backend::PARSE_COMPLETE);
                 self.statements.parse(name.clone(), Arc::clone(statement));

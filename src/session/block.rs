@@ -5,8 +5,10 @@
 
 use super::held::{AskError, Held};
 use super::last::Reason;
-use super::perform::{Chosen, Work};
+use super::perform::{Chosen, Messages, Work};
 use super::run::{Block, Goodbye, Session};
+use super::shape::uses_portal;
+use super::statements::Portal;
 use crate::protocol::backend::Status;
 use crate::protocol::error::Report;
 use crate::protocol::sqlstate;
@@ -15,11 +17,13 @@ impl Session {
     /// Opens on the primary the block that is deferred, or that failed without a server, where the unit needs one there; false
     /// when the unit was answered with an error instead.
     pub(super) async fn open_block(&mut self, work: &Work<'_>) -> Result<bool, Goodbye> {
+        let portal = self.portal_of_begin();
         let (begin, failed) = match &self.block {
-            Block::Deferred(begin) if !work.is_early_read() => (begin.clone(), false),
+            Block::Deferred(begin) if !work.is_early_read() || uses(work, portal) => (begin.clone(), false),
             Block::Failed if self.held.is_none() => (bytes::Bytes::from_static(b"BEGIN"), true),
             _ => return Ok(true),
         };
+        let bound = portal.is_some();
         let refusal = match self.choose_primary(Reason::Own, work).await? {
             Chosen::Refused(refusal) => refusal,
             Chosen::Held(mut held, _) => {
@@ -28,7 +32,12 @@ impl Session {
                     // The server too is to know that a query ran, and refuse SET TRANSACTION.
                     text.extend_from_slice(b"\n; SELECT 1");
                 }
-                match open_on(&mut held, &text, failed).await {
+                let opened = if bound {
+                    held.begin_in_portal(&text).await
+                } else {
+                    open_on(&mut held, &text, failed).await
+                };
+                match opened {
                     Ok(()) => {
                         self.block = Block::Open;
                         self.held = Some(*held);
@@ -40,6 +49,15 @@ impl Session {
         };
         self.refuse_unit(work, &refusal);
         Ok(false)
+    }
+
+    /// The portal in which the client has executed the BEGIN that is deferred, if it has; an early read takes its place.
+    fn portal_of_begin(&self) -> Option<&Portal> {
+        let Block::Deferred(begin) = &self.block else {
+            return None;
+        };
+        let portal = self.statements.portal(b"").filter(|_| !self.read_early);
+        portal.filter(|portal| portal.statement.parsed.sql == begin)
     }
 
     /// Where the block stands after a unit.
@@ -61,6 +79,13 @@ impl Session {
             "current transaction is aborted, commands ignored until end of transaction block",
         )
         .encode(&mut self.wire.out);
+    }
+}
+
+fn uses(work: &Work<'_>, portal: Option<&Portal>) -> bool {
+    match (&work.messages, portal) {
+        (Messages::Batch(messages), Some(portal)) => uses_portal(messages, portal),
+        _ => false,
     }
 }
 

@@ -12,7 +12,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use super::answers::{For, Sent};
 use super::batch::{Binding, Message, Parsing};
 use super::effects::{Completion, forgets_statements};
-use super::held::Held;
+use super::held::{Held, Unnamed};
 use super::run::Session;
 use super::statements::{ClientStatement, Portal};
 use crate::catalog::verdict::Verdict;
@@ -171,7 +171,7 @@ impl Session {
         } else if name.is_empty() {
             forward(held, raw, Sent::Parse);
             held.parsing.push_back(None);
-            held.unnamed = Some(statement.serial);
+            held.unnamed = Unnamed::Is(statement.serial);
         } else {
             let server = held.lease.prepared.insert(statement.parsed.clone());
             held.names.push((server, name.clone()));
@@ -246,7 +246,7 @@ fn ensure(held: &mut Held, statement: &Arc<ClientStatement>, name: &Bytes) -> Se
 
 /// Sees to it that the server's unnamed statement is the client's.
 fn ensure_unnamed(held: &mut Held, statement: &Arc<ClientStatement>) {
-    if held.unnamed == Some(statement.serial) {
+    if held.unnamed == Unnamed::Is(statement.serial) {
         return;
     }
     put_message(
@@ -256,13 +256,16 @@ fn ensure_unnamed(held: &mut Held, statement: &Arc<ClientStatement>) {
     );
     held.answers.sent(Sent::Parse, For::Proxy);
     held.parsing.push_back(None);
-    held.unnamed = Some(statement.serial);
+    held.unnamed = Unnamed::Is(statement.serial);
 }
 
 /// The name to ask for where the client has no statement of that name. The server may know it from SQL, by PREPARE; but what other
 /// clients have left there, named or not, is not this one's.
 fn unknown(held: &mut Held, name: &Bytes) -> Bytes {
     if name.is_empty() {
+        if held.unnamed == Unnamed::Absent {
+            return name.clone();
+        }
         close_unnamed(held);
         held.answers.sent(Sent::CloseStatement, For::Proxy);
     } else if name.starts_with(ServerName::PREFIX.as_bytes()) {
@@ -273,7 +276,7 @@ fn unknown(held: &mut Held, name: &Bytes) -> Bytes {
 }
 
 fn close_unnamed(held: &mut Held) {
-    held.unnamed = None;
+    held.unnamed = Unnamed::Absent;
     put_message(held, b'C', &[b"S\0"]);
 }
 
@@ -300,6 +303,14 @@ pub(super) fn put_description(held: &mut Held, statement: &ClientStatement) {
         &[b"\0", &statement.parsed.sql, b"\0", &types(statement)],
     );
     put_message(held, b'D', &[b"S\0"]);
+    put_message(held, b'S', &[]);
+}
+
+/// Parses a BEGIN, binds and executes it, all without a name, in a unit of its own.
+pub(super) fn put_begin(held: &mut Held, begin: &[u8]) {
+    put_message(held, b'P', &[b"\0", begin, b"\0", &[0; 2]]);
+    put_message(held, b'B', &[b"\0\0", &[0; 6]]);
+    put_message(held, b'E', &[b"\0", &[0; 4]]);
     put_message(held, b'S', &[]);
 }
 

@@ -99,6 +99,7 @@ impl Session {
             .read_back(held, kinds().map(|statement| &statement.kind))
             .await?;
         let before = self.settings.clone();
+        let unknown_state = self.pin == Some(Pin::UnknownState);
         let mut rolled_back = failed;
         for (completion, tag) in &completed {
             self.pin_for(completion, held);
@@ -106,7 +107,6 @@ impl Session {
                 self.take_effect(held, &statement.kind, tag, &shown);
                 if forgets_statements(&statement.kind) {
                     held.lease.prepared.clear();
-                    held.unnamed = None;
                     self.statements.forget_up_to(completion.newest);
                 }
                 rolled_back |= undoes(&statement.kind, tag);
@@ -129,12 +129,16 @@ impl Session {
             Status::Idle if discards || !resets.is_empty() => {
                 held.lease.brought_to = None;
                 bring_to(held, self.id, &self.wanted, &self.base.facts).await?;
+                // DISCARD leaves a setting that was made up behind, with an empty value in the place of none: nobody else gets
+                // this connection.
+                held.lease.dirty |= discards && unknown_state && self.pin.is_none();
             }
             Status::InTransaction
                 if kinds()
                     .any(|statement| matches!(statement.kind, Kind::Reset(_) | Kind::RollbackTo(_))) =>
             {
                 self.restore_startup(held, &resets).await?;
+                held.settled = resets.len();
             }
             _ => {}
         }
@@ -168,6 +172,7 @@ impl Session {
     /// Notes what the connection is set to, now that no transaction can take it back.
     fn note_applied(&self, held: &mut Held, rolled_back: bool) {
         let resets = std::mem::take(&mut held.resets);
+        held.settled = 0;
         held.lease.brought_to = None;
         if rolled_back && !resets.is_empty() {
             // Which of them hold cannot be told for sure.

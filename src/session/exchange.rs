@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use super::answers::{Sent, Verdict};
 use super::effects::Completion;
-use super::held::{Held, ServerLost, Turn, parameter, protocol, sqlstate};
+use super::held::{Held, ServerLost, Turn, Unnamed, parameter, protocol, sqlstate};
 use super::run::Session;
 use crate::cache::entry::Answer;
 use crate::protocol::error;
@@ -392,7 +392,7 @@ impl Session {
         let frame = Bytes::copy_from_slice(&held.lease.input[whole]);
         self.statements.undo();
         // A Parse of it may have failed, or have been skipped.
-        held.unnamed = None;
+        held.unnamed = Unnamed::Unknown;
         for statement in held.parsing.drain(..).flatten() {
             held.lease.prepared.forget(&statement);
         }

@@ -45,8 +45,8 @@ pub struct Held {
     pub answers: Answers,
     /// The transaction's state, as ReadyForQuery said last.
     pub status: Status,
-    /// The client's unnamed statement that the server has.
-    pub unnamed: Option<Serial>,
+    /// What the server's unnamed statement is.
+    pub unnamed: Unnamed,
     /// Names of the client's statements that this unit uses, by the server's.
     pub names: Vec<(ServerName, Bytes)>,
     /// Named statements whose Parse is under way; `None` for the unnamed one.
@@ -55,6 +55,8 @@ pub struct Held {
     pub describing: VecDeque<Option<(Arc<ClientStatement>, u64)>>,
     /// Settings that were RESET in the open transaction; `None` for all of them.
     pub resets: Vec<Option<Box<str>>>,
+    /// So many of these were followed by the session's own startup values.
+    pub settled: usize,
     pub(super) scanner: Scanner,
     /// While a batch is written: at this message the server's block has failed.
     pub refuses: bool,
@@ -62,6 +64,17 @@ pub struct Held {
     pub news: bool,
     unflushed: bool,
     _outstanding: Outstanding,
+}
+
+/// A server's unnamed statement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unnamed {
+    /// One of the client's.
+    Is(Serial),
+    /// There is none: it was closed, or a simple query has dropped it.
+    Absent,
+    /// Anybody's, or none.
+    Unknown,
 }
 
 /// What a turn brought.
@@ -113,11 +126,12 @@ impl Held {
             is_replica,
             answers: Answers::default(),
             status: Status::Idle,
-            unnamed: None,
+            unnamed: Unnamed::Unknown,
             names: Vec::new(),
             parsing: VecDeque::new(),
             describing: VecDeque::new(),
             resets: Vec::new(),
+            settled: 0,
             scanner: Scanner::default(),
             refuses: false,
             news: false,
@@ -139,17 +153,24 @@ impl Held {
     pub async fn ask(&mut self, sql: &str) -> Result<Vec<Option<Bytes>>, AskError> {
         self.lease.dirty = true;
         self.put_query(sql.as_bytes());
-        // A simple query drops the server's unnamed statement.
-        self.unnamed = None;
+        self.unnamed = Unnamed::Absent;
         self.answer().await.map(|(rows, _)| rows)
     }
 
     /// Asks for the columns of a statement, which is parsed anew under no name; returns the body of their description.
     pub(super) async fn describe(&mut self, statement: &ClientStatement) -> Result<Bytes, AskError> {
         self.lease.dirty = true;
-        self.unnamed = None;
+        self.unnamed = Unnamed::Unknown;
         super::deliver::put_description(self, statement);
         self.answer().await.map(|(_, description)| description)
+    }
+
+    /// Begins a block as the client did, in the portal without a name, which is left behind.
+    pub(super) async fn begin_in_portal(&mut self, begin: &[u8]) -> Result<(), AskError> {
+        self.lease.dirty = true;
+        self.unnamed = Unnamed::Unknown;
+        super::deliver::put_begin(self, begin);
+        self.answer().await.map(drop)
     }
 
     /// Makes the open block fail, so that the server itself refuses what it refuses in such a block.

@@ -12,7 +12,7 @@ use super::acquire::{Refusal, bring_to};
 use super::cached::{Filling, Found};
 use super::effects::Completion;
 use super::exchange::{Broken, Capture, Ended, Run, Until};
-use super::held::{AskError, Held, ServerLost};
+use super::held::{AskError, Held, ServerLost, Unnamed};
 use super::last::{Last, Reason, ServedBy};
 use super::proxy::Counters;
 use super::run::{Block, Goodbye, Session};
@@ -243,14 +243,15 @@ impl Session {
         if !std::mem::take(&mut held.news) {
             return;
         }
-        // In a failed block the startup values cannot be put in the place of what RESET brought back; that goes with the block.
+        // In a failed block the startup values cannot be put in the place of what RESET brought back in the unit that failed;
+        // that goes with the block.
         let is_unsettled = |name: &str| {
             let covers = |reset: &Option<Box<str>>| {
                 reset
                     .as_deref()
                     .is_none_or(|reset| reset.eq_ignore_ascii_case(name))
             };
-            held.status == Status::Failed && held.resets.iter().any(covers)
+            held.status == Status::Failed && held.resets[held.settled..].iter().any(covers)
         };
         let mut differing: Vec<(Box<str>, Box<str>)> = held
             .lease
@@ -345,7 +346,7 @@ impl Session {
         let (completes, replans) = match &work.messages {
             Messages::Query(sql) => {
                 held.put_query(sql);
-                held.unnamed = None;
+                held.unnamed = Unnamed::Absent;
                 held.answers
                     .sent(super::answers::Sent::Query, super::answers::For::Client);
                 let newest = self.statements.newest();

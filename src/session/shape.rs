@@ -42,6 +42,16 @@ pub(super) fn leaves_portals(messages: &[Message]) -> bool {
     !open.is_empty()
 }
 
+/// Do the messages use the portal as it was before them?
+pub(super) fn uses_portal(messages: &[Message], portal: &Portal) -> bool {
+    messages.iter().any(|message| match message {
+        Message::DescribePortal { bound, .. } | Message::Execute { bound, .. } => {
+            bound.as_ref().is_some_and(|bound| Arc::ptr_eq(bound, portal))
+        }
+        _ => false,
+    })
+}
+
 /// Is the message about this statement and nothing else, in a way that a turn of the transaction is answered?
 pub(super) fn concerns(message: &Message, turn: &Portal) -> bool {
     let same = |bound: &Option<Portal>| {

@@ -134,9 +134,11 @@ impl Statements {
         self.newest
     }
 
-    /// DEALLOCATE ALL, or DISCARD ALL, sent when this one was the newest; those that a pipeline parsed behind it stay.
+    /// DEALLOCATE ALL, or DISCARD ALL, sent when this one was the newest; those that a pipeline parsed behind it stay, and so does
+    /// the one without a name.
     pub fn forget_up_to(&mut self, newest: Serial) {
-        self.named.retain(|_, statement| statement.serial > newest);
+        self.named
+            .retain(|name, statement| name.is_empty() || statement.serial > newest);
     }
 
     /// A simple query drops the unnamed statement.
@@ -220,6 +222,20 @@ mod tests {
         parse(&mut statements, "", "selec 2");
         statements.undo_failed_parse();
         assert_eq!(text(&statements, ""), None);
+    }
+
+    #[test]
+    fn to_forget_all_leaves_what_has_no_name_and_what_is_newer() {
+        let mut statements = Statements::default();
+        parse(&mut statements, "s1", "select 1");
+        parse(&mut statements, "", "deallocate all");
+        let newest = statements.newest();
+        parse(&mut statements, "s2", "select 2");
+        statements.all_answered();
+        statements.forget_up_to(newest);
+        assert_eq!(text(&statements, "s1"), None);
+        assert_eq!(text(&statements, ""), Some(&b"deallocate all"[..]));
+        assert_eq!(text(&statements, "s2"), Some(&b"select 2"[..]));
     }
 
     #[test]

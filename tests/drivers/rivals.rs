@@ -8,7 +8,7 @@ use pgladder::demo::cluster::SUPERUSER;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::support::Stage;
+use crate::support::{Stage, within};
 use crate::wire::{Feed, Heard, Say, Speaker};
 
 /// Names that drivers and suites give to their statements.
@@ -47,7 +47,7 @@ impl Rivals {
     /// Stops them; fails if one was disturbed, or never got anything done.
     pub async fn stop(mut self) {
         self.stop.cancel();
-        while let Some(rounds) = self.busy.join_next().await {
+        while let Some(rounds) = within("rivals that stop", self.busy.join_next()).await {
             assert!(
                 rounds.expect("a rival that was not disturbed") > 0,
                 "a rival that did nothing"

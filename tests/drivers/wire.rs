@@ -5,16 +5,20 @@
 //! meaning anything (process ids, where in PostgreSQL's source an error was raised) is left out of what it keeps.
 
 use std::collections::VecDeque;
-use std::fmt;
 use std::time::Duration;
+use std::{fmt, io};
 
 use bytes::{BufMut, BytesMut};
 use pgladder::demo::cluster::SUPERUSER;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::time::error::Elapsed;
+use tokio::time::timeout;
+
+use crate::support::within;
 
 /// No answer takes longer, unless something hangs.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What ends the answer to a Sync.
 const SYNC: &[u8] = b"Z";
@@ -73,7 +77,10 @@ pub struct Speaker {
 impl Speaker {
     /// Logs in on trust. Returns what was heard up to ReadyForQuery as well.
     pub async fn start(port: u16, database: &str, parameters: &[(&str, &str)]) -> (Self, Vec<Heard>) {
-        let mut stream = TcpStream::connect(("127.0.0.1", port)).await.expect("it listens");
+        let connecting = TcpStream::connect(("127.0.0.1", port));
+        let mut stream = within("a client that connects", connecting)
+            .await
+            .expect("it listens");
         stream.set_nodelay(true).expect("a socket");
         let mut body = BytesMut::new();
         body.put_u32(196_608);
@@ -86,7 +93,9 @@ impl Speaker {
         let mut packet = BytesMut::new();
         packet.put_u32(u32::try_from(body.len() + 4).expect("short"));
         packet.put_slice(&body);
-        stream.write_all(&packet).await.expect("sent");
+        within("a client that logs in", stream.write_all(&packet))
+            .await
+            .expect("sent");
         let mut speaker = Self {
             stream,
             input: BytesMut::new(),
@@ -124,11 +133,9 @@ impl Speaker {
             }
         }
         let mut heard = Vec::new();
-        if self.stream.write_all(&out).await.is_err() {
-            heard.push(Heard {
-                tag: b'!',
-                body: b"closed".to_vec(),
-            });
+        let sent = timeout(PATIENCE, self.stream.write_all(&out)).await;
+        if let Err(why) = ended(sent) {
+            heard.push(why);
             return heard;
         }
         self.hear(ends, feed, &mut heard).await;
@@ -145,12 +152,9 @@ impl Speaker {
             skip_to_sync(&mut ends);
         }
         while let Some(end) = ends.front() {
-            let Some(message) = self.message().await else {
-                heard.push(Heard {
-                    tag: b'!',
-                    body: b"closed, or silent".to_vec(),
-                });
-                return;
+            let message = match self.message().await {
+                Ok(message) => message,
+                Err(why) => return heard.push(why),
             };
             let tag = message.tag;
             heard.push(message);
@@ -190,10 +194,13 @@ impl Speaker {
             ends.retain(|end| *end != SYNC);
             ends.push_back(SYNC);
         }
-        self.stream.write_all(&out).await.expect("sent");
+        let sent = timeout(PATIENCE, self.stream.write_all(&out)).await;
+        // Whether it was closed is heard next.
+        ended(sent).ok();
     }
 
-    async fn message(&mut self) -> Option<Heard> {
+    /// The next message; in its place, where there is none, why.
+    async fn message(&mut self) -> Result<Heard, Heard> {
         loop {
             if let Some((tag, length)) = self.header()
                 && self.input.len() > length
@@ -202,14 +209,14 @@ impl Speaker {
                 if tag == b'K' {
                     self.process.copy_from_slice(&frame[5..13]);
                 }
-                return Some(Heard {
+                return Ok(Heard {
                     tag,
                     body: plain(tag, &frame[5..]),
                 });
             }
-            let read = tokio::time::timeout(PATIENCE, self.stream.read_buf(&mut self.input)).await;
-            if !matches!(read, Ok(Ok(bytes)) if bytes > 0) {
-                return None;
+            let read = timeout(PATIENCE, self.stream.read_buf(&mut self.input)).await;
+            if ended(read)? == 0 {
+                return Err(no_more("closed"));
             }
         }
     }
@@ -217,6 +224,21 @@ impl Speaker {
     fn header(&self) -> Option<(u8, usize)> {
         let length = self.input.get(1..5)?.try_into().ok()?;
         Some((self.input[0], usize::try_from(u32::from_be_bytes(length)).ok()?))
+    }
+}
+
+/// What is kept in the place of a message that cannot come.
+fn no_more(why: &str) -> Heard {
+    Heard {
+        tag: b'!',
+        body: why.as_bytes().to_vec(),
+    }
+}
+
+fn ended<T>(waited: Result<io::Result<T>, Elapsed>) -> Result<T, Heard> {
+    match waited {
+        Ok(done) => done.map_err(|_| no_more("closed")),
+        Err(Elapsed { .. }) => Err(no_more("silent")),
     }
 }
 

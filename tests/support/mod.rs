@@ -9,13 +9,25 @@ pub mod compare;
 pub mod program;
 pub mod python;
 
+use std::time::Duration;
+
 use pgladder::config::{AuthConfig, AuthMethod, Config, Endpoint, ListenConfig, NodeConfig};
 use pgladder::demo::cluster::{Options, SUPERUSER, ThrowAwayCluster};
 use pgladder::listener::Bound;
 use pgladder::serve::{ServeError, serve_and_tell};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+
+/// Nothing on the stage takes longer, unless something hangs.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Waits for something, and fails with its name when it takes too long.
+pub async fn within<T>(what: &str, work: impl Future<Output = T>) -> T {
+    let done = timeout(PATIENCE, work).await;
+    done.unwrap_or_else(|_| panic!("{what}: nothing for {PATIENCE:?}"))
+}
 
 /// A cluster, and the proxy in front of it.
 pub struct Stage {
@@ -70,7 +82,7 @@ impl Stage {
         let (tell, bound) = oneshot::channel();
         let (stop, mut serving) = (CancellationToken::new(), JoinSet::new());
         serving.spawn(serve_and_tell(config, stop.clone(), tell));
-        let served = bound.await.expect("the proxy serves");
+        let served = within("the proxy that starts", bound).await.expect("it serves");
         let proxy_port = match served.clients[..] {
             [Bound::Tcp(address)] => address.port(),
             ref other => panic!("one TCP address was asked for: {other:?}"),
@@ -97,6 +109,10 @@ impl Stage {
     ///
     /// Their names are of the same length, so that what a client lays out in columns looks the same.
     pub async fn databases(&self, name: &str, content: &str) -> Pair {
+        within("two databases to be made", self.make_databases(name, content)).await
+    }
+
+    async fn make_databases(&self, name: &str, content: &str) -> Pair {
         let pair = Pair {
             direct: format!("{name}_plain"),
             proxied: format!("{name}_proxy"),
@@ -122,7 +138,7 @@ impl Stage {
     /// Ends the proxy and the cluster; nothing of them is left.
     pub async fn shut_down(mut self) {
         self.stop.cancel();
-        while let Some(ended) = self.serving.join_next().await {
+        while let Some(ended) = within("the proxy that stops", self.serving.join_next()).await {
             ended.expect("no panic").expect("a clean end");
         }
         self.cluster.shut_down().await.expect("nothing is left");
