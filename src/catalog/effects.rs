@@ -161,7 +161,11 @@ impl Reader {
                 name,
                 args,
                 ..
-            } => self.effects.call(name, args),
+            } => {
+                self.effects.call(name, args);
+                // Who asks for the number drawn last is known by the text, which does not show this one: as if it drew.
+                self.effects.draws |= matches!(name, "currval" | "lastval");
+            }
             Token::Function { .. } => self.effects.doubt(Why::UnknownFunction),
         }
     }

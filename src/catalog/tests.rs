@@ -514,6 +514,11 @@ fn node_trees_are_read_with_doubt() {
         let effects = reader.finish();
         (effects.unknown, effects.uncached)
     };
+    for name in ["nextval", "currval", "lastval"] {
+        let mut reader = Reader::default();
+        reader.take(&builtin(name, false, false));
+        assert!(reader.finish().draws, "{name}");
+    }
     assert_eq!(
         check(&[Token::Node("QUERY"), builtin("int4eq", true, true)]),
         (None, None)

@@ -159,7 +159,7 @@ impl Session {
         };
         if let Some(server) = known
             && held.refuses
-            && !ends_failed_block(&parsing.verdict)
+            && !is_parsed_in_failed_block(&parsing.verdict)
         {
             // The server refuses it before it looks at the name.
             held.names.push((server, name.clone()));
@@ -222,7 +222,13 @@ impl Session {
     }
 }
 
-/// May it be parsed in a block that has failed?
+/// May it be parsed in a block that has failed? What ends the block, and nothing at all.
+fn is_parsed_in_failed_block(verdict: &Verdict) -> bool {
+    let mut statements = verdict.script.statements.iter();
+    ends_failed_block(verdict) || statements.all(|statement| statement.kind == Kind::Empty)
+}
+
+/// Does it end a block that has failed?
 fn ends_failed_block(verdict: &Verdict) -> bool {
     let kind = verdict.single().map(|statement| &statement.kind);
     matches!(

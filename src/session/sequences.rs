@@ -2,7 +2,7 @@
 //!
 //! Called by `perform` once a connection is in hand. Invariant: they run only where this session alone has drawn numbers, or
 //! where nobody has, in which case PostgreSQL answers 55000 as it would. The connection on which the session drew last is looked
-//! for among the idle ones; where another has drawn on it since, the numbers are forgotten before this one draws or asks. What
+//! for among the idle ones; elsewhere the numbers are forgotten before it draws or asks. What
 //! may draw is the catalog's to say. Not cancel safe: a dropped future leaves a dirty connection, which is closed.
 
 use std::sync::Arc;
@@ -29,10 +29,10 @@ impl Session {
     /// Tells whether it is this connection on which the session drew last, and nobody else has drawn there since.
     pub(super) fn drew_on(&self) -> impl Fn(&Held) -> bool + use<> {
         let (drew, session) = (self.drew, self.id);
-        move |held| drew == Some(held.lease.id) && held.lease.drawn == Drawn::By(session)
+        move |held| numbers(held.lease.drawn, session, drew == Some(held.lease.id)) == Numbers::Own
     }
 
-    /// Sees to it that the unit is told no number of another session's, and notes that it may draw some itself.
+    /// Sees to it that the unit is told no number but the session's own newest, and notes that it may draw some itself.
     ///
     /// What the session draws is its own only where those of others are forgotten before it. A batch without a Sync may ask or
     /// draw later, when a query of the proxy's own would commit what came before.
@@ -43,33 +43,41 @@ impl Session {
     ) -> Result<(), AskError> {
         let draws = work.verdicts.iter().any(|verdict| verdict.may_draw);
         let matters = draws || work.until == Until::Answered || asks(&work.verdicts);
+        let here_last = self.drew == Some(held.lease.id);
+        let mut wrong = numbers(held.lease.drawn, self.id, here_last) == Numbers::Wrong;
         // In a block that has failed nothing is evaluated, and the server would refuse to forget.
-        if matters && has_others(held.lease.drawn, self.id) && held.status != Status::Failed {
+        if wrong && matters && held.status != Status::Failed {
             held.ask("DISCARD SEQUENCES").await?;
             held.lease.drawn = Drawn::ByNobody;
+            wrong = false;
         }
         if draws {
             self.drew = Some(held.lease.id);
-            held.lease.drawn = after_drawing(held.lease.drawn, self.id);
+            held.lease.drawn = if wrong {
+                Drawn::BySeveral
+            } else {
+                Drawn::By(self.id)
+            };
         }
         Ok(())
     }
 }
 
-/// Are there numbers of others?
-fn has_others(drawn: Drawn, session: u64) -> bool {
-    match drawn {
-        Drawn::ByNobody => false,
-        Drawn::By(other) => other != session,
-        Drawn::BySeveral => true,
-    }
+/// Whose numbers a session would be told on a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Numbers {
+    None,
+    /// Its own, and it has drawn nowhere else since.
+    Own,
+    /// Another's, or its own of before it drew on another connection.
+    Wrong,
 }
 
-fn after_drawing(drawn: Drawn, session: u64) -> Drawn {
-    if has_others(drawn, session) {
-        Drawn::BySeveral
-    } else {
-        Drawn::By(session)
+fn numbers(drawn: Drawn, session: u64, drew_here_last: bool) -> Numbers {
+    match drawn {
+        Drawn::ByNobody => Numbers::None,
+        Drawn::By(by) if by == session && drew_here_last => Numbers::Own,
+        Drawn::By(_) | Drawn::BySeveral => Numbers::Wrong,
     }
 }
 
@@ -93,13 +101,16 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_a_sessions_own_only_where_no_other_has_drawn() {
+    fn numbers_are_right_only_where_the_session_alone_has_drawn_and_drew_last() {
         let (me, other) = (7, 8);
-        assert!(!has_others(Drawn::ByNobody, me) && !has_others(Drawn::By(me), me));
-        assert!(has_others(Drawn::By(other), me) && has_others(Drawn::BySeveral, me));
-        assert_eq!(after_drawing(Drawn::ByNobody, me), Drawn::By(me));
-        assert_eq!(after_drawing(Drawn::By(me), me), Drawn::By(me));
-        assert_eq!(after_drawing(Drawn::By(other), me), Drawn::BySeveral);
-        assert_eq!(after_drawing(Drawn::BySeveral, me), Drawn::BySeveral);
+        assert_eq!(numbers(Drawn::ByNobody, me, false), Numbers::None);
+        assert_eq!(numbers(Drawn::By(me), me, true), Numbers::Own);
+        assert_eq!(
+            numbers(Drawn::By(me), me, false),
+            Numbers::Wrong,
+            "it has drawn elsewhere since"
+        );
+        assert_eq!(numbers(Drawn::By(other), me, true), Numbers::Wrong);
+        assert_eq!(numbers(Drawn::BySeveral, me, true), Numbers::Wrong);
     }
 }

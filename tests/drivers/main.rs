@@ -6,10 +6,12 @@
 //! what is missing. Every wait is bounded, and fails with who waited, and for what.
 
 mod faults;
+mod numbers;
 mod programs;
 mod psql;
 mod pythons;
 mod rivals;
+mod rust_driver;
 #[path = "../support/mod.rs"]
 mod support;
 mod wire;

@@ -38,6 +38,8 @@ pub const CONTENT: &str = "
 const NAMES: [&str; 3] = ["", "s1", "s2"];
 const PORTALS: [&str; 3] = ["", "p1", "p2"];
 
+// A setting that was made up is empty after DISCARD ALL, and absent on a new connection: to programs both are the same.
+
 /// Texts for Parse, with what their parameters may be; a second set is as often wrong as not.
 const PREPARED: [(&str, &[&str]); 40] = [
     ("SELECT $1::int + 1", &["41", "x"]),
@@ -65,7 +67,7 @@ const PREPARED: [(&str, &[&str]); 40] = [
     ("", &[]),
     ("SELECT remark($1)", &["aha", "oh"]),
     ("SELECT remember($1)", &["one", "two"]),
-    ("SELECT current_setting('app.word', true)", &[]),
+    ("SELECT coalesce(current_setting('app.word', true), '')", &[]),
     ("SELECT nextval('counter')", &[]),
     ("BEGIN", &[]),
     ("BEGIN ISOLATION LEVEL REPEATABLE READ", &[]),
@@ -126,7 +128,7 @@ const SIMPLE: [&str; 57] = [
     "SELECT remark('simple')",
     "SELECT remark('a'); SELECT remark('b')",
     "SELECT remember('simple')",
-    "SELECT current_setting('app.word', true)",
+    "SELECT coalesce(current_setting('app.word', true), '')",
     "SET timezone = 'Europe/Rome'",
     "SET timezone = 'Europe/Rome'; SELECT 1 / 0",
     "SET LOCAL timezone = 'Asia/Tokyo'",
