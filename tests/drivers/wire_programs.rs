@@ -10,8 +10,8 @@ use crate::rivals::Rivals;
 use crate::support::{Pair, Stage};
 use crate::wire::{Heard, Speaker};
 
-const SEEDS: std::ops::Range<u64> = 0..200;
-const SEEDS_AMID_RIVALS: std::ops::Range<u64> = 1_000..1_060;
+const SEEDS: std::ops::Range<u64> = 0..120;
+const SEEDS_AMID_RIVALS: std::ops::Range<u64> = 1_000..1_040;
 /// After so many the picture is clear.
 const DEFECTS_MAX: usize = 8;
 
