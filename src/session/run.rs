@@ -266,6 +266,10 @@ impl Session {
 
     /// Waits until the client has more to say; a server connection in hand may say something meanwhile.
     async fn wait(&mut self, stop: &CancellationToken) -> Result<(), Goodbye> {
+        // It may have come together with the end of the unit before.
+        if self.held.as_ref().is_some_and(has_message) {
+            return self.hear_server();
+        }
         if let Some(held) = &mut self.held {
             let turn = tokio::select! {
                 turn = held.turn(Some(&mut self.wire)) => turn,
@@ -418,4 +422,10 @@ impl Session {
         self.wire.input.advance(self.wire.input.len());
         self.fatal(code, error.to_string())
     }
+}
+
+/// Has the server said a whole message that nobody has heard? One that is too long counts too.
+fn has_message(held: &Held) -> bool {
+    let next = frame::next(&held.lease.input, 0, crate::protocol::scanner::CONTROL_BYTES_MAX);
+    !matches!(next, Ok(None))
 }
