@@ -276,7 +276,7 @@ async def cancelling_and_recovery():
     async with connection.transaction():
         yield await tried(connection.fetch("SELECT pg_sleep(30)", timeout=0.2))
         yield await tried(connection.fetch("SELECT 1"))
-    await connection.execute("SET statement_timeout = '50ms'")
+    await connection.execute("SET statement_timeout = '500ms'")
     yield await tried(connection.fetch("SELECT pg_sleep(30)"))
     await connection.close()
 

@@ -419,7 +419,7 @@ def cancelling():
             yield rows(connection.execute("SELECT 1"))
         connection.cancel_safe()
         yield rows(connection.execute("SELECT 2"))
-        connection.execute("SET statement_timeout = '50ms'")
+        connection.execute("SET statement_timeout = '500ms'")
         yield tried(lambda: rows(connection.execute("SELECT pg_sleep(30)")))
 
 
