@@ -1,6 +1,7 @@
 # The project's commands. `make demo` shows what the project does, `make test` is what the CI runs.
 #
-# Both need PostgreSQL's server programs; tests/support/postgres.sh finds them, or installs the system's package.
+# Both need PostgreSQL's server programs; tests/support/postgres.sh finds them, or installs the system's package. The tests need
+# two Python drivers as well; tests/support/python.sh installs them once into an environment below target/.
 # A target that cannot run for lack of something ends with exit status 3 and a line "NOT RUN: ..." for each thing that is missing
 # (make itself shows 2).
 
@@ -16,6 +17,7 @@ help: ## Show the targets
 # Each recipe is one shell, so that the directory that was found reaches the commands after it. What is missing is noted, and
 # COMPLETE ends the recipe when all has been looked for.
 POSTGRES = missing=; bin=$$(sh tests/support/postgres.sh) || missing=$$?; export PGLADDER_POSTGRES_BIN="$$bin"
+PYTHON = python=$$(sh tests/support/python.sh) || missing=$$?
 COMPONENTS = for part in fmt clippy; do $(CARGO) $$part --version >/dev/null 2>&1 || \
 	{ echo "NOT RUN: cargo $$part is not there; run: rustup component add rustfmt clippy" >&2; missing=3; }; done
 COMPLETE = [ -z "$$missing" ] || exit $$missing
@@ -24,8 +26,9 @@ demo: ## A throw-away cluster with the proxy in front, and a walk through what i
 	@$(POSTGRES); $(COMPLETE); exec $(CARGO) run --release --locked -- demo $(ARGS)
 
 test: ## Format check, clippy, the whole test suite, documentation
-	@$(POSTGRES); $(COMPONENTS); $(COMPLETE); set -e; \
+	@$(POSTGRES); $(PYTHON); $(COMPONENTS); $(COMPLETE); set -e; \
 	echo "PostgreSQL: $$bin"; \
+	echo "Python drivers: $$python"; \
 	$(MAKE) --no-print-directory lint; \
 	$(CARGO) test --locked; \
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps; \

@@ -5,6 +5,7 @@
 //! nothing behind but what a statement had already done.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use tokio_util::sync::CancellationToken;
 
@@ -119,7 +120,7 @@ impl Dialogue<'_> {
                 return;
             }
             tokio::select! {
-                () = async { self.wire.readable().await; self.wire.read().await } => {}
+                () = self.wire.read() => {}
                 () = stop.cancelled() => {
                     let message = "terminating connection due to administrator command";
                     Report::fatal(sqlstate::ADMIN_SHUTDOWN, message).encode(&mut self.wire.out);
@@ -139,7 +140,7 @@ impl Dialogue<'_> {
                     return Err(Goodbye);
                 }
             };
-            self.presence.begin_unit();
+            self.presence.begin_unit(Instant::now());
             match &unit {
                 Unit::Terminate => return Err(Goodbye),
                 Unit::Batch(frames, end) => self.batch(frames, *end).await,

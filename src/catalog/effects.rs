@@ -28,6 +28,8 @@ pub(super) struct Effects {
     pub settings: bool,
     /// It may leave something in the session.
     pub leaves_state: bool,
+    /// It may draw a number from a sequence.
+    pub draws: bool,
     /// It aggregates.
     pub aggregates: bool,
 }
@@ -41,6 +43,7 @@ impl Effects {
         self.uncached = self.uncached.or(other.uncached);
         self.settings |= other.settings;
         self.leaves_state |= other.leaves_state;
+        self.draws |= other.draws;
         self.aggregates |= other.aggregates;
     }
 
@@ -57,7 +60,10 @@ impl Effects {
                 self.keep_on_primary(Why::Locks);
                 self.leaves_state = true;
             }
-            Some(Purity::Sequence) => self.keep_on_primary(Why::Sequence),
+            Some(Purity::Sequence) => {
+                self.keep_on_primary(Why::Sequence);
+                self.draws |= !matches!(name, "currval" | "lastval");
+            }
             Some(Purity::ReadsCatalog) => self.keep_on_primary(Why::SystemCatalog),
             Some(Purity::Acts) => {
                 self.keep_on_primary(Why::ChangesSession);
@@ -72,6 +78,7 @@ impl Effects {
         self.unknown.get_or_insert(why);
         self.keep_on_primary(why);
         self.leaves_state = true;
+        self.draws = true;
     }
 
     /// The primary, and never cached.
@@ -121,7 +128,10 @@ impl Reader {
         match *token {
             Token::Node("TABLESAMPLECLAUSE") => self.effects.keep_on_primary(Why::Volatile),
             Token::Node("COERCEVIAIO") => self.converts_by_text = true,
-            Token::Node("NEXTVALUEEXPR") => self.effects.keep_on_primary(Why::Sequence),
+            Token::Node("NEXTVALUEEXPR") => {
+                self.effects.keep_on_primary(Why::Sequence);
+                self.effects.draws = true;
+            }
             Token::Node("ROWMARKCLAUSE") => self.effects.keep_on_primary(Why::Locks),
             Token::Node("COERCETODOMAIN") => self.effects.doubt(Why::UnknownOperator),
             Token::Node("AGGREF" | "WINDOWFUNC") => self.effects.aggregates = true,
@@ -151,7 +161,11 @@ impl Reader {
                 name,
                 args,
                 ..
-            } => self.effects.call(name, args),
+            } => {
+                self.effects.call(name, args);
+                // Who asks for the number drawn last is known by the text, which does not show this one: as if it drew.
+                self.effects.draws |= matches!(name, "currval" | "lastval");
+            }
             Token::Function { .. } => self.effects.doubt(Why::UnknownFunction),
         }
     }

@@ -19,7 +19,9 @@ pub(super) struct Facts {
     pub read_expressions: Vec<(Oid, Effects)>,
     /// What a table's policies do: kept apart, since role and settings have their own rules.
     pub policies: Vec<(Oid, Effects)>,
-    /// What defaults, checks, generated columns, index and partition expressions of a table do.
+    /// What the defaults of a table's columns do, where they are called for INSERT, or by the word DEFAULT.
+    pub defaults: Vec<(Oid, Effects)>,
+    /// What the other defaults, checks, generated columns, index and partition expressions of a table do.
     pub write_expressions: Vec<(Oid, Effects)>,
     /// What the checks and the default of a domain do.
     pub domains: Vec<(Oid, Effects)>,

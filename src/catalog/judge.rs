@@ -60,6 +60,26 @@ fn reach(statement: &Statement, target: &Name) -> Reach {
     }
 }
 
+/// How a statement changes the tables that it writes.
+#[derive(Clone, Copy)]
+struct Change {
+    reach: Reach,
+    /// Defaults of their columns may be called.
+    defaults: bool,
+}
+
+/// May the defaults of the tables that it writes be called?
+fn runs_defaults(statement: &Statement) -> bool {
+    match statement.kind {
+        Kind::Update => [Doubt::SetsDefault, Doubt::WritesInCte]
+            .iter()
+            .any(|doubt| statement.doubts.contains(doubt)),
+        Kind::Delete => statement.doubts.contains(&Doubt::WritesInCte),
+        Kind::Truncate => false,
+        _ => true,
+    }
+}
+
 /// What is found while walking a text.
 #[derive(Default)]
 struct Findings {
@@ -111,6 +131,7 @@ fn judge(scope: Option<Scope<'_>>, generation: u64, script: Arc<Script>) -> Verd
         reads_settings: effects.settings,
         leaves_state: effects.leaves_state,
         ruled: Remembered::default(),
+        may_draw: effects.draws,
         script,
     }
 }
@@ -121,7 +142,11 @@ impl Findings {
             self.effects.keep_on_primary(why);
         }
         match &statement.kind {
-            Kind::Ddl { global } => self.change_catalog(*global),
+            Kind::Ddl { global } => {
+                self.change_catalog(*global);
+                // CREATE TABLE AS, and a new column's default.
+                self.effects.draws = true;
+            }
             Kind::Call | Kind::Do | Kind::Execute(_) => self.hide(Why::HiddenBody),
             // The writes are another session's, and were seen at most by another proxy.
             Kind::CommitPrepared => self.hide(Why::ControlsTransaction),
@@ -144,9 +169,12 @@ impl Findings {
             });
         }
         for name in &statement.writes {
-            let reach = reach(statement, name);
+            let change = Change {
+                reach: reach(statement, name),
+                defaults: runs_defaults(statement),
+            };
             self.name(scope, name, &mut types, &mut |found, scope, oid| {
-                found.write(scope.catalog, oid, reach);
+                found.write(scope.catalog, oid, change);
             });
         }
         if scope.is_some_and(|scope| scope.turns_words_into_times(statement)) {
@@ -177,6 +205,8 @@ impl Findings {
             Doubt::LocksRows => self.effects.keep_on_primary(Why::Locks),
             Doubt::WritesInCte => self.effects.keep_on_primary(Why::WritesInCte),
             Doubt::SystemColumn => self.effects.keep_on_primary(Why::SystemColumn),
+            // The tables' own: where it is written it counts.
+            Doubt::SetsDefault => {}
             Doubt::ClockWord => self.effects.uncache(Why::ReadsClock),
             Doubt::Sample => self.effects.uncache(Why::Volatile),
             Doubt::OnlyName => self.effects.doubt(Why::OnlyName),
@@ -251,10 +281,11 @@ impl Findings {
     }
 
     /// Writes a relation, and all that a change of it may change.
-    fn write(&mut self, catalog: &Catalog, start: Oid, reach: Reach) {
-        let mut open = vec![start];
+    fn write(&mut self, catalog: &Catalog, start: Oid, change: Change) {
+        let Change { reach, defaults } = change;
+        let mut open = vec![(start, defaults)];
         let mut seen = BTreeSet::new();
-        while let Some(oid) = open.pop() {
+        while let Some((oid, defaults)) = open.pop() {
             if !seen.insert(oid) {
                 continue;
             }
@@ -263,13 +294,15 @@ impl Findings {
                 continue;
             };
             self.unknown_write = self.unknown_write.or(relation.write_doubt);
+            self.effects.draws |= relation.draws(defaults);
             if matches!(relation.kind, 'v' | 'm') {
                 // Through an updatable view its tables are written; REFRESH runs the query.
                 self.unknown_write = self.unknown_write.or(relation.definition.unknown);
                 self.effects.leaves_state |= relation.definition.leaves_state;
+                self.effects.draws |= relation.definition.draws;
             }
             if relation.kind == 'v' {
-                open.extend(&relation.definition.reads);
+                open.extend(relation.definition.reads.iter().map(|oid| (*oid, defaults)));
                 continue;
             }
             // Rows of the descendants change, and with them what the ancestors show; siblings keep theirs.
@@ -282,15 +315,16 @@ impl Findings {
             };
             for member in family {
                 self.written.insert(member);
-                let doubt = catalog
-                    .relations
-                    .get(&member)
-                    .and_then(|relation| relation.write_doubt);
-                self.unknown_write = self.unknown_write.or(doubt);
-                open.extend(catalog.referencing(member, reach));
+                if let Some(relation) = catalog.relations.get(&member) {
+                    self.unknown_write = self.unknown_write.or(relation.write_doubt);
+                    self.effects.draws |= relation.draws(defaults);
+                }
+                // SET DEFAULT is among what a table always draws by.
+                open.extend(catalog.referencing(member, reach).map(|oid| (oid, false)));
             }
         }
         self.effects.leaves_state |= self.unknown_write.is_some();
+        self.effects.draws |= self.unknown_write.is_some();
     }
 
     /// A call; `types` are the user types that its arguments can have, `None` for any.

@@ -113,8 +113,12 @@ const EXPRESSIONS: &str = r"
 WITH expression (kind, owner, tree) AS (
     SELECT 'view', ev_class, ev_action::text FROM pg_catalog.pg_rewrite WHERE ev_type = '1' AND ev_class >= 16384
     UNION ALL SELECT 'policy', polrelid, pg_catalog.concat(polqual::text, polwithcheck::text) FROM pg_catalog.pg_policy
-    UNION ALL SELECT CASE WHEN a.attgenerated = 'v' THEN 'read' ELSE 'write' END, d.adrelid, d.adbin::text
+    UNION ALL SELECT CASE WHEN a.attgenerated = 'v' THEN 'read' WHEN a.attgenerated <> '' OR EXISTS (
+            SELECT FROM pg_catalog.pg_constraint k WHERE k.conrelid = d.adrelid AND 'd' IN (k.confdeltype, k.confupdtype))
+        THEN 'write' ELSE 'default' END, d.adrelid, d.adbin::text
         FROM pg_catalog.pg_attrdef d JOIN pg_catalog.pg_attribute a ON a.attrelid = d.adrelid AND a.attnum = d.adnum
+    UNION ALL SELECT 'default', attrelid, '{NEXTVALUEEXPR' FROM pg_catalog.pg_attribute
+        WHERE attidentity <> '' AND NOT attisdropped
     UNION ALL SELECT CASE WHEN contypid <> 0 THEN 'domain' ELSE 'write' END,
         CASE WHEN contypid <> 0 THEN contypid ELSE conrelid END, conbin::text
         FROM pg_catalog.pg_constraint WHERE conbin IS NOT NULL AND oid >= 16384
@@ -228,6 +232,7 @@ async fn expressions(transaction: &Transaction<'_>, facts: &mut Facts) -> Result
             "view" => &mut facts.views,
             "policy" => &mut facts.policies,
             "read" => &mut facts.read_expressions,
+            "default" => &mut facts.defaults,
             "write" => &mut facts.write_expressions,
             "domain" => &mut facts.domains,
             _ => return Err(LoadError::Shape),

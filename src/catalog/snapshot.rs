@@ -74,6 +74,10 @@ pub(super) struct Relation {
     pub read: Effects,
     /// What its query does: on each reading of a view, on REFRESH of a materialized view.
     pub definition: Effects,
+    /// Each change of its rows may draw a number from a sequence.
+    change_draws: bool,
+    /// A column's default, or its identity, may.
+    defaults_draw: bool,
     parents: Vec<Oid>,
     children: Vec<Oid>,
     /// Tables with a foreign key to this one, and which changes of this one that key passes on.
@@ -103,6 +107,13 @@ pub(super) struct UserFunction {
     pub schema: Box<str>,
     /// User types among its arguments: without a value of each it cannot be meant.
     pub needs: BTreeSet<Oid>,
+}
+
+impl Relation {
+    /// May a change of its rows draw a number, with or without its columns' defaults?
+    pub fn draws(&self, defaults: bool) -> bool {
+        self.change_draws || defaults && self.defaults_draw
+    }
 }
 
 impl Catalog {
@@ -269,6 +280,8 @@ impl Catalog {
                 write_doubt,
                 read: Effects::default(),
                 definition: Effects::default(),
+                change_draws: false,
+                defaults_draw: false,
                 parents: Vec::new(),
                 children: Vec::new(),
                 referencing: Vec::new(),
@@ -335,11 +348,11 @@ impl Catalog {
                 if loose.contains(&column) {
                     relation.read.doubt(Why::UnknownOperator);
                 }
-                if domains
-                    .get(&column)
-                    .is_some_and(|effects| effects.unknown.is_some())
-                {
-                    relation.write_doubt.get_or_insert(Why::Trigger);
+                if let Some(effects) = domains.get(&column) {
+                    relation.change_draws |= effects.draws;
+                    if effects.unknown.is_some() {
+                        relation.write_doubt.get_or_insert(Why::Trigger);
+                    }
                 }
                 match types.get(&column) {
                     Some(row) => {
@@ -365,11 +378,15 @@ impl Catalog {
                 relation.read.add(effects);
             }
         }
-        for (oid, effects) in &facts.write_expressions {
-            if let Some(relation) = self.relations.get_mut(oid)
-                && effects.unknown.is_some()
-            {
-                relation.write_doubt.get_or_insert(Why::Trigger);
+        let defaults = facts.defaults.iter().map(|row| (row, true));
+        let others = facts.write_expressions.iter().map(|row| (row, false));
+        for ((oid, effects), is_default) in defaults.chain(others) {
+            if let Some(relation) = self.relations.get_mut(oid) {
+                relation.defaults_draw |= is_default && effects.draws;
+                relation.change_draws |= !is_default && effects.draws;
+                if effects.unknown.is_some() {
+                    relation.write_doubt.get_or_insert(Why::Trigger);
+                }
             }
         }
         let secured: HashSet<Oid> = facts
@@ -386,6 +403,7 @@ impl Catalog {
             for why in [&mut policy.unknown, &mut policy.primary, &mut policy.uncached] {
                 *why = why.map(|_| Why::RowSecurity);
             }
+            relation.change_draws |= policy.draws;
             relation.read.add(&policy);
             if policy.unknown.is_some() {
                 relation.write_doubt.get_or_insert(Why::RowSecurity);

@@ -425,6 +425,79 @@ fn row_security_counts_only_where_it_is_on() {
 }
 
 #[test]
+fn what_may_draw_is_known() {
+    let draws = Effects {
+        draws: true,
+        ..Effects::default()
+    };
+    let mut facts = facts();
+    facts.defaults.push((DEALS, draws.clone()));
+    facts.write_expressions.push((TYPED, draws.clone()));
+    facts.views[1].1.add(&draws);
+    let catalog = Catalog::build(facts, 3);
+    let draws = |statement: Statement| {
+        let path = Path::parse("public", "ann");
+        let verdict = catalog.judge(script(vec![statement]), &path, &Allowed::default());
+        verdict.may_draw
+    };
+    let writes = |kind: Kind, table: &str| statement(kind, &[], &[table], &[]);
+    for kind in [Kind::Insert, Kind::Merge, Kind::CopyIn] {
+        assert!(draws(writes(kind.clone(), "deals")), "{kind:?}");
+        assert!(
+            draws(writes(kind.clone(), "deal_view")),
+            "{kind:?} through a view"
+        );
+        assert!(!draws(writes(kind.clone(), "items")), "{kind:?} without defaults");
+    }
+    for kind in [Kind::Update, Kind::Delete, Kind::Truncate] {
+        assert!(!draws(writes(kind.clone(), "deals")), "{kind:?} calls no default");
+        assert!(draws(writes(kind.clone(), "audited")), "{kind:?} with a trigger");
+    }
+    for doubt in [Doubt::SetsDefault, Doubt::WritesInCte] {
+        let mut update = writes(Kind::Update, "deals");
+        update.doubts.push(doubt);
+        assert!(draws(update), "{doubt:?}");
+    }
+    assert!(draws(writes(Kind::Update, "typed")), "not by a default");
+    assert!(draws(writes(Kind::RefreshView, "daily")));
+    assert!(
+        draws(writes(Kind::Delete, "audited_parent")),
+        "a cascade to a trigger"
+    );
+    for (call, expected) in [
+        ("nextval", true),
+        ("setval", true),
+        ("currval", false),
+        ("count", false),
+        ("vat", true),
+        ("unheard_of", true),
+    ] {
+        assert_eq!(draws(select(&["items"], &[call])), expected, "{call}");
+    }
+    for kind in [
+        Kind::Call,
+        Kind::Do,
+        Kind::Execute("s".into()),
+        Kind::Ddl { global: false },
+    ] {
+        assert!(draws(statement(kind.clone(), &[], &[], &[])), "{kind:?}");
+    }
+    let commit = Kind::Commit { chain: false };
+    for kind in [
+        Kind::Empty,
+        commit,
+        Kind::Lock,
+        Kind::Fetch,
+        Kind::Show("x".into()),
+    ] {
+        assert!(!draws(statement(kind.clone(), &[], &[], &[])), "{kind:?}");
+    }
+    let unjudged = |statement| judge_without_catalog(script(vec![statement])).may_draw;
+    assert!(unjudged(writes(Kind::Insert, "items")) && unjudged(select(&["items"], &[])));
+    assert!(!unjudged(select(&[], &["count"])));
+}
+
+#[test]
 fn node_trees_are_read_with_doubt() {
     let builtin = |name, immutable, operator| Token::Function {
         name,
@@ -441,6 +514,11 @@ fn node_trees_are_read_with_doubt() {
         let effects = reader.finish();
         (effects.unknown, effects.uncached)
     };
+    for name in ["nextval", "currval", "lastval"] {
+        let mut reader = Reader::default();
+        reader.take(&builtin(name, false, false));
+        assert!(reader.finish().draws, "{name}");
+    }
     assert_eq!(
         check(&[Token::Node("QUERY"), builtin("int4eq", true, true)]),
         (None, None)

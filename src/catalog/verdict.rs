@@ -35,6 +35,8 @@ pub struct Verdict {
     pub leaves_state: bool,
     /// The first cache rule about its tables or its shape.
     pub ruled: Remembered,
+    /// It may draw a number from a sequence: by a call, a default, an identity, or what cannot be told.
+    pub may_draw: bool,
 }
 
 impl Verdict {

@@ -7,6 +7,7 @@
 
 use std::fmt::Display;
 use std::io;
+use std::num::NonZeroUsize;
 use std::pin::pin;
 use std::sync::Arc;
 
@@ -42,10 +43,19 @@ pub(super) fn run(options: &ServeOptions) -> Result<(), Failure> {
         log: Some(log),
         asked: Arc::default(),
     };
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .thread_name("pgladder")
-        .enable_all()
-        .build()?;
+    let processors = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let runtime = match config.limits.threads_of(processors) {
+        // No queues to be stolen from, no other thread to be woken.
+        1 => tokio::runtime::Builder::new_current_thread(),
+        threads => {
+            let mut several = tokio::runtime::Builder::new_multi_thread();
+            several.worker_threads(threads);
+            several
+        }
+    }
+    .thread_name("pgladder")
+    .enable_all()
+    .build()?;
     let ended = runtime.block_on(serve_until_told(config, origins));
     // What a second signal cut off must not keep the process.
     runtime.shutdown_background();

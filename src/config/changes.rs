@@ -84,6 +84,7 @@ const ALL: &[Kept] = kept! {
     AtRestart "http.listen" = http.listen;
     AtReload "log.level" = log.level;
     AtRestart "log.format" = log.format;
+    AtRestart "limits.threads" = limits.threads;
     AtRestart "limits.clients_max" = limits.clients_max;
     AtRestart "limits.login_timeout" = limits.login_timeout;
     AtReload "limits.message_bytes_max" = limits.message_bytes_max;

@@ -119,6 +119,14 @@ impl Database {
         verdict
     }
 
+    /// Is the verdict still the one that `verdict` would give, for who came when `as_of` was the latest doubt?
+    pub fn holds(&self, verdict: &Verdict, as_of: u64) -> bool {
+        let of_this_catalog = |catalog: &Catalog| catalog.generation == verdict.generation;
+        verdict.generation == self.generation()
+            && self.is_verified(as_of)
+            && self.catalog.load().as_deref().is_some_and(of_this_catalog)
+    }
+
     /// The verdict on a text that cannot be read: it may do anything.
     pub fn unread() -> Arc<Verdict> {
         Arc::new(judge_without_catalog(unread()))

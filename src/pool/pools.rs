@@ -232,14 +232,14 @@ impl Pools {
     }
 
     fn pool(&self, key: &PoolKey) -> Result<Arc<Pool>, PoolError> {
-        let node = self
-            .nodes
-            .get(&key.node)
-            .ok_or(PoolError::UnknownNode(key.node))?;
         let mut pools = self.by_key.lock();
         if let Some(pool) = pools.get(key) {
             return Ok(Arc::clone(pool));
         }
+        let node = self
+            .nodes
+            .get(&key.node)
+            .ok_or(PoolError::UnknownNode(key.node))?;
         if pools.len() >= POOLS_KEPT {
             // A pool is unused when nobody else holds it and all that it may lend is here.
             let size = self.shared.settings.size.max(1) as usize;

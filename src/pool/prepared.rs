@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::num::NonZeroUsize;
+use std::ops::Deref;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -24,9 +25,52 @@ pub struct PreparedStatement {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ServerName(pub u64);
 
+impl ServerName {
+    /// What every name begins with.
+    pub const PREFIX: &str = "pgladder_";
+}
+
+impl ServerName {
+    /// Its bytes. Written for every Bind, so without `fmt`.
+    pub fn text(self) -> NameText {
+        const PREFIX: &[u8] = ServerName::PREFIX.as_bytes();
+        let mut bytes = [0; NAME_BYTES_MAX];
+        let (mut at, mut rest) = (NAME_BYTES_MAX, self.0);
+        loop {
+            at -= 1;
+            bytes[at] = b'0' + u8::try_from(rest % 10).expect("a digit");
+            rest /= 10;
+            if rest == 0 {
+                break;
+            }
+        }
+        at -= PREFIX.len();
+        bytes[at..at + PREFIX.len()].copy_from_slice(PREFIX);
+        NameText { bytes, at }
+    }
+}
+
+/// The longest prefix and the longest number.
+const NAME_BYTES_MAX: usize = ServerName::PREFIX.len() + 20;
+
+/// A server name as it stands in a message.
+#[derive(Clone, Copy, Debug)]
+pub struct NameText {
+    bytes: [u8; NAME_BYTES_MAX],
+    at: usize,
+}
+
+impl Deref for NameText {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes[self.at..]
+    }
+}
+
 impl fmt::Display for ServerName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "pgladder_{}", self.0)
+        write!(f, "{}{}", Self::PREFIX, self.0)
     }
 }
 
@@ -73,6 +117,13 @@ impl PreparedNames {
     pub fn clear(&mut self) {
         self.names.clear();
         self.evicted.clear();
+    }
+
+    /// Forgets all, to be closed on the server: their plans are out of date.
+    pub fn evict_all(&mut self) {
+        while let Some((_, name)) = self.names.pop_lru() {
+            self.evicted.push(name);
+        }
     }
 
     /// The names that the caller must close on the server; they are forgotten here.
@@ -126,6 +177,26 @@ mod tests {
         assert_eq!(names.take_evicted(), vec![b]);
         assert_eq!(names.take_evicted(), vec![]);
         assert_eq!(names.len(), 2);
+    }
+
+    #[test]
+    fn all_may_be_evicted_at_once() {
+        let mut names = PreparedNames::new(NonZeroUsize::new(3).expect("positive"));
+        let (a, b) = (
+            names.insert(statement("a", &[])),
+            names.insert(statement("b", &[])),
+        );
+        names.evict_all();
+        assert!(names.is_empty());
+        assert_eq!(names.take_evicted(), [a, b]);
+    }
+
+    #[test]
+    fn a_name_in_a_message_is_the_name_that_is_shown() {
+        for number in [0, 7, 10, 1_234_567_890, u64::MAX] {
+            let name = ServerName(number);
+            assert_eq!(&*name.text(), name.to_string().as_bytes());
+        }
     }
 
     #[test]

@@ -44,6 +44,8 @@ pub struct Report {
     pub detail: Option<String>,
     /// An optional suggestion.
     pub hint: Option<String>,
+    /// The routine of PostgreSQL's that would have raised it, where drivers look at that.
+    pub routine: Option<&'static str>,
 }
 
 impl Report {
@@ -55,6 +57,7 @@ impl Report {
             message: message.into(),
             detail: None,
             hint: None,
+            routine: None,
         }
     }
 
@@ -92,6 +95,13 @@ impl Report {
         self
     }
 
+    /// Adds the routine field.
+    #[must_use]
+    pub fn routine(mut self, routine: &'static str) -> Self {
+        self.routine = Some(routine);
+        self
+    }
+
     /// Appends the message: an ErrorResponse for FATAL and ERROR, else a NoticeResponse.
     pub fn encode(&self, out: &mut BytesMut) {
         let severity = self.severity.as_str().to_owned();
@@ -103,6 +113,7 @@ impl Report {
         fields.push((b'M', field(&self.message)));
         fields.extend(self.detail.as_deref().map(|text| (b'D', field(text))));
         fields.extend(self.hint.as_deref().map(|text| (b'H', field(text))));
+        fields.extend(self.routine.map(|routine| (b'R', routine.to_owned())));
         let written = match self.severity {
             Severity::Fatal | Severity::Error => ErrorResponse::new(fields).encode(out),
             Severity::Warning | Severity::Notice => NoticeResponse::new(fields).encode(out),
@@ -145,6 +156,23 @@ pub fn fields(mut body: &[u8]) -> ErrorFields<'_> {
     found
 }
 
+/// A server's ErrorResponse, whole, as the end of a connection: severity FATAL in the place of its own.
+pub fn as_fatal(frame: &[u8]) -> BytesMut {
+    let body = frame.get(super::frame::HEADER_BYTES..).unwrap_or_default();
+    let mut fatal = Vec::with_capacity(body.len());
+    for field in body.split(|byte| *byte == 0) {
+        match field.first() {
+            Some(kind @ (b'S' | b'V')) => fatal.extend([&[*kind][..], b"FATAL\0"].concat()),
+            Some(_) => fatal.extend([field, b"\0"].concat()),
+            None => {}
+        }
+    }
+    fatal.push(0);
+    let mut out = BytesMut::with_capacity(fatal.len() + super::frame::HEADER_BYTES);
+    relay(&fatal, &mut out);
+    out
+}
+
 /// Appends a server's error as it came, with tag and length put back around its body.
 pub fn relay(body: &[u8], out: &mut BytesMut) {
     out.put_u8(b'E');
@@ -169,6 +197,18 @@ mod tests {
         assert_eq!(read.severity, b"FATAL");
         assert_eq!(read.code, b"53300");
         assert_eq!(read.message, b"sorry, too many clients already");
+    }
+
+    #[test]
+    fn a_refused_login_is_the_end_of_the_connection() {
+        let mut out = BytesMut::new();
+        Report::error(sqlstate::SYNTAX_ERROR, "wrong")
+            .routine("parse")
+            .encode(&mut out);
+        let fatal = as_fatal(&out);
+        let frame = frame::next(&fatal, 0, 1024).expect("valid").expect("whole");
+        assert_eq!(frame.end(), fatal.len());
+        assert_eq!(frame.body(&fatal), b"SFATAL\0VFATAL\0C42601\0Mwrong\0Rparse\0\0");
     }
 
     #[test]

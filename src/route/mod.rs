@@ -148,6 +148,7 @@ mod tests {
             reads_settings: false,
             leaves_state: false,
             ruled: Remembered::default(),
+            may_draw: false,
         }
     }
 

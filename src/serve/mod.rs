@@ -157,6 +157,13 @@ async fn run(
     tracing::info!(addresses = ?clients, http = ?served.http, "accepting clients");
     // Nobody may be there to be told.
     drop(bound.send(served));
+    tasks.spawn({
+        let (proxy, stop) = (Arc::clone(&proxy), stop.clone());
+        async move {
+            stop.cancelled().await;
+            proxy.registry.stop();
+        }
+    });
     let entered = Entered {
         proxy,
         secrets,
@@ -231,7 +238,7 @@ impl Sessions for Entered {
         if let Some(keys) = &client.identity.keys {
             self.secrets.learn(&client.user, keys.clone());
         }
-        session::run(client, Arc::clone(&self.proxy), stop).await;
+        session::run(client, Arc::clone(&self.proxy)).await;
     }
 
     async fn cancel(&self, process: i32, secret: Bytes) {

@@ -19,7 +19,7 @@ use crate::cluster::{ClusterView, NodeId, Role};
 use crate::freshness::database::Begun;
 use crate::freshness::fence::Fence;
 use crate::pool::{Drawn, LoginFacts, PoolError, PoolKey};
-use crate::protocol::error::{Report, Severity};
+use crate::protocol::error::{self, Report, Severity};
 use crate::protocol::lsn::Lsn;
 use crate::protocol::sqlstate;
 use crate::sql::ident::{quote_ident, quote_literal};
@@ -61,7 +61,7 @@ impl Refusal {
                 severity: Severity::Fatal,
                 ..*report
             })),
-            server @ Self::Server(_) => server,
+            Self::Server(frame) => Self::Server(error::as_fatal(&frame).freeze()),
         }
     }
 
@@ -107,7 +107,7 @@ pub struct Place {
 
 impl Place {
     /// A connection to the primary, waiting for one to be there.
-    pub async fn primary(&self, proxy: &Proxy) -> Result<Held, Refusal> {
+    pub async fn primary(&self, proxy: &Proxy) -> Result<Box<Held>, Refusal> {
         let deadline = std::time::Instant::now() + proxy.settings().primary_wait;
         let Some(primary) = proxy.cluster.wait_for_primary(deadline).await else {
             let view = proxy.cluster.view();
@@ -128,7 +128,7 @@ impl Place {
         &self,
         proxy: &Proxy,
         wanted: impl Fn(&Held) -> bool,
-    ) -> Result<Held, Refusal> {
+    ) -> Result<Box<Held>, Refusal> {
         let mut found = self.primary(proxy).await?;
         // Those that were looked at are kept until the end, so that none is looked at twice.
         let mut looked_at = Vec::new();
@@ -142,32 +142,30 @@ impl Place {
         Ok(found)
     }
 
-    /// A connection to a replica that may serve the read; else why there is none, and the primary has to.
-    pub async fn replica(&self, proxy: &Proxy, begun: &Begun) -> Result<Held, Reason> {
+    /// An idle connection to the primary, if there is one at hand.
+    pub fn primary_now(&self, proxy: &Proxy) -> Option<Box<Held>> {
+        let primary = proxy.cluster.view().primary?;
+        self.lease_now(proxy, primary, false)
+    }
+
+    /// As `replica`, where that needs no waiting.
+    pub fn replica_now(&self, proxy: &Proxy, node: NodeId, begun: &Begun) -> Option<Box<Held>> {
+        let held = self.lease_now(proxy, node, true)?;
         let view = proxy.cluster.view();
-        if view.era != begun.era {
-            return Err(Reason::FencePending);
-        }
-        let Fence::At(lsn) = begun.fence else {
-            proxy.cluster.request_probe();
-            return Err(Reason::FencePending);
-        };
-        let replica = |ok: &dyn Fn(Lsn) -> bool| {
-            proxy.cluster.pick(&view, |node| {
-                node.role == Role::Replica && node.sample.number > 0 && ok(node.sample.lsn)
-            })
-        };
-        let node = replica(&|replayed| replayed >= lsn)
-            .or_else(|| replica(&|_| true))
-            .ok_or(Reason::NoReplica)?;
+        let admitted = is_replica_of(&held, &view)
+            && known_position(&held, &view).is_some_and(|replayed| begun.fence.admits(replayed))
+            && view.era == begun.era;
+        admitted.then_some(held)
+    }
+
+    /// A connection to this replica if it may serve the read; else why it may not, and the primary has to.
+    pub async fn replica(&self, proxy: &Proxy, node: NodeId, begun: &Begun) -> Result<Box<Held>, Reason> {
+        let view = proxy.cluster.view();
         let mut held = self
             .lease(proxy, node, true)
             .await
             .map_err(|_| Reason::NoReplica)?;
-        let login = &held.lease.login;
-        let same_system =
-            login.system_identifier.is_none() || login.system_identifier == view.system_identifier;
-        if !login.in_recovery || !same_system {
+        if !is_replica_of(&held, &view) {
             return Err(Reason::NoReplica);
         }
         if !admits(&mut held, &view, begun.fence).await? {
@@ -194,7 +192,7 @@ impl Place {
         rows.is_ok_and(|rows| rows.is_some_and(|rows| !rows.is_empty()))
     }
 
-    async fn lease(&self, proxy: &Proxy, node: NodeId, is_replica: bool) -> Result<Held, PoolError> {
+    async fn lease(&self, proxy: &Proxy, node: NodeId, is_replica: bool) -> Result<Box<Held>, PoolError> {
         let deadline = Instant::now() + proxy.settings().lease_wait;
         self.lease_by(proxy, node, is_replica, deadline).await
     }
@@ -205,30 +203,70 @@ impl Place {
         node: NodeId,
         is_replica: bool,
         deadline: Instant,
-    ) -> Result<Held, PoolError> {
-        let key = PoolKey {
+    ) -> Result<Box<Held>, PoolError> {
+        let outstanding = proxy.cluster.track(node);
+        let lease = proxy.pools.lease(&self.key(node), deadline).await?;
+        let address = proxy.node_name(node);
+        Ok(Box::new(Held::new(lease, address, is_replica, outstanding)))
+    }
+
+    fn lease_now(&self, proxy: &Proxy, node: NodeId, is_replica: bool) -> Option<Box<Held>> {
+        let lease = proxy.pools.lease_now(&self.key(node))?;
+        let outstanding = proxy.cluster.track(node);
+        let address = proxy.node_name(node);
+        Some(Box::new(Held::new(lease, address, is_replica, outstanding)))
+    }
+
+    fn key(&self, node: NodeId) -> PoolKey {
+        PoolKey {
             node,
             database: Arc::clone(&self.database),
             user: Arc::clone(&self.user),
-        };
-        let outstanding = proxy.cluster.track(node);
-        let lease = proxy.pools.lease(&key, deadline).await?;
-        let address = proxy.node_name(node);
-        Ok(Held::new(lease, address, is_replica, outstanding))
+        }
     }
 }
 
-/// Has the connection's replica replayed the fence? A sample counts only if it was sent after the connection was open; where
-/// it is too old, the replica is asked on the connection itself.
-async fn admits(held: &mut Held, view: &ClusterView, fence: Fence) -> Result<bool, Reason> {
+/// The replica to ask: one that is known to have passed the fence, else any.
+pub(super) fn candidate(proxy: &Proxy, begun: &Begun) -> Result<NodeId, Reason> {
+    let view = proxy.cluster.view();
+    if view.era != begun.era {
+        return Err(Reason::FencePending);
+    }
+    let Fence::At(lsn) = begun.fence else {
+        proxy.cluster.request_probe();
+        return Err(Reason::FencePending);
+    };
+    let replica = |ok: &dyn Fn(Lsn) -> bool| {
+        proxy.cluster.pick(&view, |node| {
+            node.role == Role::Replica && node.sample.number > 0 && ok(node.sample.lsn)
+        })
+    };
+    replica(&|replayed| replayed >= lsn)
+        .or_else(|| replica(&|_| true))
+        .ok_or(Reason::NoReplica)
+}
+
+/// Was it a replica of this very cluster when the connection was opened?
+fn is_replica_of(held: &Held, view: &ClusterView) -> bool {
+    let login = &held.lease.login;
+    let same_system = login.system_identifier.is_none() || login.system_identifier == view.system_identifier;
+    login.in_recovery && same_system
+}
+
+/// How far its replica has replayed at least, as far as it is known without asking. A sample counts only if it was sent after
+/// the connection was open.
+fn known_position(held: &Held, view: &ClusterView) -> Option<Lsn> {
     let sample = view.node(held.node).map(|node| node.sample);
     let sampled = sample.filter(|sample| sample.number > held.lease.opened_at_sample);
-    let known = held.lease.replayed.max(sampled.map(|sample| sample.lsn));
-    if known.is_some_and(|replayed| fence.admits(replayed)) {
+    held.lease.replayed.max(sampled.map(|sample| sample.lsn))
+}
+
+/// Has the connection's replica replayed the fence? Where that is not known, it is asked on the connection itself.
+async fn admits(held: &mut Held, view: &ClusterView, fence: Fence) -> Result<bool, Reason> {
+    if known_position(held, view).is_some_and(|replayed| fence.admits(replayed)) {
         return Ok(true);
     }
-    let rows = held
-        .ask("SELECT pg_catalog.pg_last_wal_replay_lsn()")
+    let rows = Box::pin(held.ask("SELECT pg_catalog.pg_last_wal_replay_lsn()"))
         .await
         .map_err(|_| Reason::NoReplica)?;
     let answer = rows.first().and_then(Option::as_ref);
@@ -236,6 +274,13 @@ async fn admits(held: &mut Held, view: &ClusterView, fence: Fence) -> Result<boo
     let replayed = text.and_then(|text| text.parse::<Lsn>().ok());
     held.lease.replayed = held.lease.replayed.max(replayed);
     Ok(replayed.is_some_and(|replayed| fence.admits(replayed)))
+}
+
+/// Are a session's settings in force on a borrowed connection, and nobody else's traces left there?
+pub(super) fn is_brought_to(held: &Held, session: u64, wanted: &Arc<Values>) -> bool {
+    let brought = held.lease.brought_to.as_ref();
+    held.lease.tainted_by.is_none_or(|by| by == session)
+        && brought.is_some_and(|brought| Arc::ptr_eq(brought, wanted))
 }
 
 /// Brings a borrowed connection to a session's settings, where the node's own defaults differ from the primary's to those.

@@ -23,8 +23,10 @@ pub enum Sent {
     DescribePortal,
     /// Execute.
     Execute,
-    /// Close.
-    Close,
+    /// Close of a statement.
+    CloseStatement,
+    /// Close of a portal.
+    ClosePortal,
     /// Sync.
     Sync,
     /// Query or FunctionCall: answered by everything up to ReadyForQuery.
@@ -117,7 +119,7 @@ impl Answers {
         match (sent, tag) {
             (Sent::Parse, b'1')
             | (Sent::Bind, b'2')
-            | (Sent::Close, b'3')
+            | (Sent::CloseStatement | Sent::ClosePortal, b'3')
             | (Sent::DescribeStatement | Sent::DescribePortal, b'T' | b'n')
             | (Sent::Execute, b'C' | b'I' | b's')
             | (Sent::Sync | Sent::Query, b'Z') => drop(self.queue.pop_front()),
@@ -131,6 +133,14 @@ impl Answers {
             For::Client => Verdict::Forward,
             For::Proxy => Verdict::Swallow,
         })
+    }
+
+    /// The message of the client's that the server answers next.
+    pub fn next(&self) -> Option<Sent> {
+        match self.queue.front() {
+            Some(Expected::Server(sent, For::Client)) => Some(*sent),
+            _ => None,
+        }
     }
 
     /// Nothing is awaited, from the server or from the proxy itself.

@@ -1,8 +1,8 @@
 //! Extended query messages: what a batch of them is, and whether it can be answered without a server.
 //!
-//! Called by the main loop with the messages up to a Sync or Flush. Invariants: every name is resolved as the server would at
-//! that message, those of the same batch included; a batch is served from the cache only when it asks for one whole answer and
-//! nothing else. Writing to a server is `deliver`'s.
+//! Called by the main loop with the messages up to a Sync or Flush. Invariants: a batch is served from the cache only when it asks
+//! for one whole answer and nothing else; what the proxy answers itself, it answers in the order of the messages. Reading them is
+//! `message`'s, writing them to a server `deliver`'s.
 
 use std::sync::Arc;
 
@@ -10,220 +10,23 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use super::effects::pins_for_lack_of_catalog;
 use super::exchange::Until;
+use super::message::{Binding, Message, Parsing, Reader};
 use super::own::Own;
 use super::perform::{Around, Cacheable, Messages, Work};
 use super::query::{Asking, Turned};
 use super::run::{Block, Goodbye, Session};
-use super::statements::{Bound, ClientStatement, Portal, mentions_clock};
+use super::shape::{concerns, is_local};
+use super::statements::ClientStatement;
 use super::unit::End;
 use crate::cache::key::Form;
 use crate::cache::rules::Rule;
-use crate::catalog::remembered::Remembered;
 use crate::catalog::verdict::Verdict;
 use crate::freshness::level::Level;
-use crate::pool::{PreparedStatement, ServerName};
+use crate::pool::ServerName;
 use crate::protocol::backend;
 use crate::protocol::frame::{self, Frame};
-use crate::protocol::frontend::{Bind, Execute, Malformed, Parse, Target};
+use crate::protocol::frontend::Malformed;
 use crate::protocol::sqlstate;
-
-/// An extended query message, its names resolved.
-#[derive(Debug, Clone)]
-pub enum Message {
-    /// Parse.
-    Parse(Parsing),
-    /// Bind.
-    Bind(Binding),
-    /// Describe of a statement.
-    DescribeStatement {
-        /// The statement's name.
-        name: Bytes,
-        /// The statement, if there is one.
-        statement: Option<Arc<ClientStatement>>,
-        /// As it came.
-        raw: Bytes,
-    },
-    /// Describe of a portal.
-    DescribePortal {
-        /// The statement that is bound to it, if it is known.
-        bound: Option<Portal>,
-        /// As it came.
-        raw: Bytes,
-    },
-    /// Execute.
-    Execute {
-        /// The statement that is bound to the portal, if it is known.
-        bound: Option<Portal>,
-        /// Most rows; 0 for all.
-        rows_max: i32,
-        /// As it came.
-        raw: Bytes,
-    },
-    /// Close of a statement.
-    CloseStatement {
-        /// The statement's name.
-        name: Bytes,
-    },
-    /// Close of a portal.
-    ClosePortal {
-        /// As it came.
-        raw: Bytes,
-    },
-    /// Sync.
-    Sync,
-    /// Flush, also one of the proxy's own where a batch has grown to its limit.
-    Flush,
-}
-
-/// A Parse.
-#[derive(Debug, Clone)]
-pub struct Parsing {
-    /// The client's name.
-    pub name: Bytes,
-    /// What it makes.
-    pub statement: Arc<ClientStatement>,
-    /// What is known of its text.
-    pub verdict: Arc<Verdict>,
-    /// The name is in use.
-    pub duplicate: bool,
-    /// As it came.
-    pub raw: Bytes,
-}
-
-/// A Bind.
-#[derive(Debug, Clone)]
-pub struct Binding {
-    /// The portal's name.
-    pub portal: Bytes,
-    /// The statement's name.
-    pub name: Bytes,
-    /// The statement; `None` where the client has none of that name.
-    pub bound: Option<Portal>,
-    /// All after the two names.
-    pub suffix: Bytes,
-    /// As it came.
-    pub raw: Bytes,
-}
-
-/// Resolves names against the session and the batch itself.
-struct Reader<'a> {
-    session: &'a mut Session,
-    parsed: Vec<(Bytes, Option<Arc<ClientStatement>>)>,
-    bound: Vec<(Bytes, Portal)>,
-}
-
-impl Reader<'_> {
-    fn statement(&self, name: &[u8]) -> Option<Arc<ClientStatement>> {
-        let here = self.parsed.iter().rev().find(|(known, _)| known == name);
-        match here {
-            Some((_, statement)) => statement.clone(),
-            None => self.session.statements.find(name).cloned(),
-        }
-    }
-
-    fn portal(&self, name: &[u8]) -> Option<Portal> {
-        let here = self.bound.iter().rev().find(|(known, _)| known == name);
-        here.map(|(_, portal)| Arc::clone(portal))
-            .or_else(|| self.session.statements.portal(name).cloned())
-    }
-
-    fn message(&mut self, unit: &Bytes, frame: Frame) -> Result<Message, Malformed> {
-        let raw = unit.slice(frame.start..frame.end());
-        let body = raw.slice(frame::HEADER_BYTES..);
-        Ok(match frame.tag {
-            b'P' => self.parse(&body, raw.clone())?,
-            b'B' => self.bind(&body, raw.clone())?,
-            b'D' => match Target::read(&body)? {
-                Target::Statement(name) => Message::DescribeStatement {
-                    statement: self.statement(name),
-                    name: body.slice_ref(name),
-                    raw,
-                },
-                Target::Portal(name) => Message::DescribePortal {
-                    bound: self.portal(name),
-                    raw,
-                },
-            },
-            b'C' => match Target::read(&body)? {
-                Target::Statement(name) => {
-                    let name = body.slice_ref(name);
-                    self.parsed.push((name.clone(), None));
-                    Message::CloseStatement { name }
-                }
-                Target::Portal(_) => Message::ClosePortal { raw },
-            },
-            b'E' => {
-                let execute = Execute::read(&body)?;
-                Message::Execute {
-                    bound: self.portal(execute.portal),
-                    rows_max: execute.rows_max,
-                    raw,
-                }
-            }
-            b'S' => Message::Sync,
-            _ => Message::Flush,
-        })
-    }
-
-    fn parse(&mut self, body: &Bytes, raw: Bytes) -> Result<Message, Malformed> {
-        let parse = Parse::read(body)?;
-        let (name, sql) = (body.slice_ref(parse.name), body.slice_ref(parse.sql));
-        let duplicate = !name.is_empty() && self.statement(&name).is_some();
-        // Kept for longer than the unit: its own bytes, not a part of all that came with it.
-        let sql = Bytes::copy_from_slice(&sql);
-        let verdict = self.session.verdict(&sql);
-        let types = Bytes::copy_from_slice(parse.types);
-        let oids = types
-            .chunks_exact(4)
-            .map(|four| u32::from_be_bytes(four.try_into().expect("chunks of four bytes")));
-        let is_parsed = |name: &[u8]| self.statement(name).is_some();
-        let own = Own::recognise(&verdict.script).or_else(|| Own::deallocation(&verdict.script, is_parsed));
-        let statement = Arc::new(ClientStatement {
-            serial: self.session.statements.next_serial(),
-            own,
-            parsed: PreparedStatement {
-                sql,
-                types: oids.collect(),
-            },
-            types,
-            ruled: Remembered::default(),
-        });
-        let name = Bytes::copy_from_slice(&name);
-        if !duplicate {
-            self.parsed.push((name.clone(), Some(Arc::clone(&statement))));
-        }
-        Ok(Message::Parse(Parsing {
-            name,
-            statement,
-            verdict,
-            duplicate,
-            raw,
-        }))
-    }
-
-    fn bind(&mut self, body: &Bytes, raw: Bytes) -> Result<Message, Malformed> {
-        let bind = Bind::read(body)?;
-        let portal = Bytes::copy_from_slice(bind.portal);
-        let bound = self.statement(bind.statement).map(|statement| {
-            Arc::new(Bound {
-                verdict: self.session.verdict(&statement.parsed.sql),
-                statement,
-                result_formats: Bytes::copy_from_slice(bind.result_formats),
-                clock_words: mentions_clock(bind.values),
-            })
-        });
-        if let Some(bound) = &bound {
-            self.bound.push((portal.clone(), Arc::clone(bound)));
-        }
-        Ok(Message::Bind(Binding {
-            portal,
-            name: body.slice_ref(bind.statement),
-            bound,
-            suffix: body.slice_ref(bind.suffix),
-            raw,
-        }))
-    }
-}
 
 impl Session {
     /// Has a batch answered.
@@ -268,14 +71,17 @@ impl Session {
 
     /// Resolves all names, and judges all texts, with what is known now.
     fn read_batch(&mut self, unit: &Bytes, frames: &[Frame]) -> Result<Vec<Message>, Goodbye> {
-        let mut reader = Reader {
-            session: self,
-            parsed: Vec::new(),
-            bound: Vec::new(),
-        };
-        let read: Result<Vec<Message>, Malformed> =
-            frames.iter().map(|frame| reader.message(unit, *frame)).collect();
-        read.map_err(|_| self.fatal(sqlstate::PROTOCOL_VIOLATION, "invalid message format"))
+        let mut reader = Reader::new(self);
+        let mut messages = Vec::with_capacity(frames.len() + 1);
+        for frame in frames {
+            match reader.message(unit, *frame) {
+                Ok(message) => messages.push(message),
+                Err(Malformed) => {
+                    return Err(self.fatal(sqlstate::PROTOCOL_VIOLATION, "invalid message format"));
+                }
+            }
+        }
+        Ok(messages)
     }
 
     #[expect(clippy::unused_self, reason = "reads as what it makes")]
@@ -322,6 +128,7 @@ impl Session {
                 },
                 Message::Sync,
             ] if portal.is_empty() && Arc::ptr_eq(bound, executed) => match middle {
+                [] if !bound.statement.is_as_told(self.database.generation()) => return None,
                 [] => (bound, suffix, Form::Extended),
                 [
                     Message::DescribePortal {
@@ -376,7 +183,9 @@ impl Session {
             self.statements.all_answered();
         }
         if synced {
-            self.statements.end_transaction();
+            if self.block == Block::None {
+                self.statements.end_transaction();
+            }
             self.ready_for_query();
         }
         true
@@ -410,7 +219,12 @@ impl Session {
                 out.put_slice(backend::NO_DATA);
             }
             Message::DescribePortal { .. } => out.put_slice(backend::NO_DATA),
-            Message::Bind(Binding { .. }) => out.put_slice(backend::BIND_COMPLETE),
+            Message::Bind(Binding { portal, bound, .. }) => {
+                out.put_slice(backend::BIND_COMPLETE);
+                if let Some(bound) = bound {
+                    self.statements.bind(portal.clone(), Arc::clone(bound));
+                }
+            }
             Message::Parse(Parsing { name, statement, .. }) => {
                 out.put_slice(backend::PARSE_COMPLETE);
                 self.statements.parse(name.clone(), Arc::clone(statement));
@@ -489,48 +303,6 @@ impl Session {
 
 /// ParameterDescription of a statement without parameters.
 const NO_PARAMETERS: &[u8] = b"t\0\0\0\x06\0\0";
-
-/// Can the message be answered without a server? The proxy's own statements, and closing.
-fn is_local(message: &Message) -> bool {
-    let own = |bound: &Option<Portal>| bound.as_ref().is_some_and(|bound| bound.statement.own.is_some());
-    match message {
-        Message::Parse(Parsing {
-            statement, duplicate, ..
-        }) => statement.own.is_some() && !duplicate,
-        Message::DescribeStatement { statement, .. } => statement
-            .as_ref()
-            .is_some_and(|statement| statement.own.is_some()),
-        Message::Bind(Binding { bound, .. })
-        | Message::DescribePortal { bound, .. }
-        | Message::Execute { bound, .. } => own(bound),
-        Message::CloseStatement { .. } | Message::ClosePortal { .. } | Message::Sync | Message::Flush => true,
-    }
-}
-
-/// Is the message about this statement and nothing else, in a way that a turn of the transaction is answered?
-fn concerns(message: &Message, turn: &Portal) -> bool {
-    let same = |bound: &Option<Portal>| {
-        bound
-            .as_ref()
-            .is_some_and(|bound| Arc::ptr_eq(&bound.statement, &turn.statement))
-    };
-    match message {
-        Message::Parse(Parsing {
-            statement, duplicate, ..
-        }) => Arc::ptr_eq(statement, &turn.statement) && !duplicate,
-        Message::Bind(Binding { bound, suffix, .. }) => same(bound) && has_no_values(suffix),
-        Message::DescribePortal { bound, .. } | Message::Execute { bound, .. } => same(bound),
-        Message::DescribeStatement { statement, .. } => statement
-            .as_ref()
-            .is_some_and(|statement| Arc::ptr_eq(statement, &turn.statement)),
-        Message::CloseStatement { .. } | Message::ClosePortal { .. } | Message::Sync | Message::Flush => true,
-    }
-}
-
-/// Does all that follows the names in a Bind say that there are no parameters?
-fn has_no_values(suffix: &[u8]) -> bool {
-    suffix.starts_with(&[0; 4])
-}
 
 /// What the batch parses, binds and executes; a portal that it binds itself counts once.
 fn judged(messages: &[Message]) -> impl Iterator<Item = (&Arc<Verdict>, &Arc<ClientStatement>)> {

@@ -111,6 +111,16 @@ impl Session {
         Ok(Found::Bypass)
     }
 
+    /// Serves an entry that is there; false when there is none that may be served.
+    pub(super) fn serve_stored(&mut self, work: &Work<'_>, wanted: &Cacheable) -> bool {
+        let Some(Ok(entry)) = self.entry(wanted, work.level) else {
+            return false;
+        };
+        Counters::count(&self.proxy.counters.hits);
+        self.serve_entry(&entry, work, wanted, Reason::Hit);
+        true
+    }
+
     /// The entry of a key if it may be served; `Err` when it is there, but a write that this session may have seen is on its
     /// way.
     fn entry(&self, wanted: &Cacheable, level: Level) -> Option<Result<Arc<Entry>, ()>> {

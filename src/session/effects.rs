@@ -10,6 +10,7 @@ use std::sync::Arc;
 use super::acquire::bring_to;
 use super::held::{AskError, Held};
 use super::run::Session;
+use super::statements::Serial;
 use crate::catalog::NO_CATALOG;
 use crate::catalog::verdict::Verdict;
 use crate::protocol::backend::Status;
@@ -27,20 +28,53 @@ pub struct Completion {
     pub at: usize,
     /// It may leave a trace in the session that its text does not tell.
     pub leaves_state: bool,
+    /// The newest of the client's prepared statements when it was sent.
+    pub newest: Serial,
 }
 
 impl Completion {
     /// One for each statement of a text.
-    pub fn each(script: &Arc<Script>, leaves_state: bool) -> impl Iterator<Item = Self> {
+    pub fn each(verdict: &Verdict, newest: Serial) -> impl Iterator<Item = Self> {
+        let (script, leaves_state) = (&verdict.script, verdict.leaves_state);
         (0..script.statements.len()).map(move |at| Self {
             script: Arc::clone(script),
             at,
             leaves_state,
+            newest,
         })
+    }
+
+    /// Can it change anything in the session, or on the connection, that outlives it?
+    pub fn leaves_trace(&self) -> bool {
+        self.leaves_state
+            || self
+                .statement()
+                .is_some_and(|statement| matters(&statement.kind) || self.pins(statement).is_some())
     }
 
     fn statement(&self) -> Option<&Statement> {
         self.script.statements.get(self.at)
+    }
+
+    /// Why its session needs this very connection from now on, if it does.
+    fn pins(&self, statement: &Statement) -> Option<Pin> {
+        let locks = || {
+            statement
+                .calls
+                .iter()
+                .any(|call| SESSION_LOCKS.contains(&&*call.name.name))
+        };
+        match &statement.kind {
+            Kind::Listen => Some(Pin::Listens),
+            Kind::CreateTemp => Some(Pin::Temporary),
+            Kind::Declare { hold: true } => Some(Pin::HeldCursor),
+            Kind::Prepare(_) => Some(Pin::SqlPrepare),
+            _ if locks() => Some(Pin::AdvisoryLock),
+            _ if !self.leaves_state => None,
+            Kind::Call | Kind::Do | Kind::Execute(_) => Some(Pin::UnknownState),
+            _ if calls_unknown(statement) => Some(Pin::UnknownState),
+            _ => None,
+        }
     }
 }
 
@@ -73,6 +107,27 @@ const STATEFUL: [&str; 13] = [
 ];
 
 impl Session {
+    /// Takes over what the unit's completed statements left behind, where none of them changes a setting, and no transaction is
+    /// open in which one may have been changed; else false, and nothing is done.
+    pub(super) fn take_plain_effects(&mut self, held: &mut Held) -> bool {
+        let mut statements = self
+            .completed
+            .iter()
+            .filter_map(|(completion, _)| completion.statement());
+        if self.settings.in_transaction()
+            || held.status != Status::Idle
+            || statements.any(|statement| matters(&statement.kind))
+        {
+            return false;
+        }
+        let mut completed = std::mem::take(&mut self.completed);
+        for (completion, _) in completed.drain(..) {
+            self.pin_for(&completion, held);
+        }
+        self.completed = completed;
+        true
+    }
+
     /// Takes over what the unit's completed statements left behind. `failed`: the unit ended with an error.
     pub(super) async fn take_effects(&mut self, held: &mut Held, failed: bool) -> Result<(), AskError> {
         let completed = std::mem::take(&mut self.completed);
@@ -81,25 +136,20 @@ impl Session {
                 .iter()
                 .filter_map(|(completion, _)| completion.statement())
         };
-        let in_transaction = self.settings.in_transaction();
-        if !in_transaction
-            && held.status == Status::Idle
-            && !kinds().any(|statement| matters(&statement.kind))
-        {
-            for (completion, _) in &completed {
-                self.pin_for(completion, held);
-            }
-            return Ok(());
-        }
         let shown = self
             .read_back(held, kinds().map(|statement| &statement.kind))
             .await?;
         let before = self.settings.clone();
+        let unknown_state = self.pin == Some(Pin::UnknownState);
         let mut rolled_back = failed;
         for (completion, tag) in &completed {
             self.pin_for(completion, held);
             if let Some(statement) = completion.statement() {
                 self.take_effect(held, &statement.kind, tag, &shown);
+                if forgets_statements(&statement.kind) {
+                    held.lease.prepared.clear();
+                    self.statements.forget_up_to(completion.newest);
+                }
                 rolled_back |= undoes(&statement.kind, tag);
             }
         }
@@ -120,9 +170,16 @@ impl Session {
             Status::Idle if discards || !resets.is_empty() => {
                 held.lease.brought_to = None;
                 bring_to(held, self.id, &self.wanted, &self.base.facts).await?;
+                // DISCARD leaves a setting that was made up behind, with an empty value in the place of none: nobody else gets
+                // this connection.
+                held.lease.dirty |= discards && unknown_state && self.pin.is_none();
             }
-            Status::InTransaction if kinds().any(|statement| matches!(statement.kind, Kind::Reset(_))) => {
+            Status::InTransaction
+                if kinds()
+                    .any(|statement| matches!(statement.kind, Kind::Reset(_) | Kind::RollbackTo(_))) =>
+            {
                 self.restore_startup(held, &resets).await?;
+                held.settled = resets.len();
             }
             _ => {}
         }
@@ -156,6 +213,7 @@ impl Session {
     /// Notes what the connection is set to, now that no transaction can take it back.
     fn note_applied(&self, held: &mut Held, rolled_back: bool) {
         let resets = std::mem::take(&mut held.resets);
+        held.settled = 0;
         held.lease.brought_to = None;
         if rolled_back && !resets.is_empty() {
             // Which of them hold cannot be told for sure.
@@ -241,15 +299,7 @@ impl Session {
                 self.settings.discard_all();
                 held.lease.settings.clear();
                 held.lease.brought_to = None;
-                held.lease.prepared.clear();
-                held.unnamed = None;
-                self.statements.clear();
                 self.pin = None;
-            }
-            Kind::Deallocate(None) => {
-                held.lease.prepared.clear();
-                held.unnamed = None;
-                self.statements.clear();
             }
             Kind::Savepoint(name) => self.settings.savepoint(name),
             Kind::Release(name) => self.settings.release(name),
@@ -273,28 +323,12 @@ impl Session {
         let Some(statement) = completion.statement() else {
             return;
         };
-        let locks = || {
-            statement
-                .calls
-                .iter()
-                .any(|call| SESSION_LOCKS.contains(&&*call.name.name))
-        };
-        let pin = match &statement.kind {
-            Kind::Listen => Some(Pin::Listens),
-            Kind::CreateTemp => Some(Pin::Temporary),
-            Kind::Declare { hold: true } => Some(Pin::HeldCursor),
-            Kind::Prepare(_) => Some(Pin::SqlPrepare),
-            _ if locks() => Some(Pin::AdvisoryLock),
-            _ if !completion.leaves_state => None,
-            Kind::Call | Kind::Do | Kind::Execute(_) => Some(Pin::UnknownState),
-            _ if calls_unknown(statement) => Some(Pin::UnknownState),
+        let pin = completion.pins(statement);
+        if pin.is_none() && completion.leaves_state {
             // A trigger, a view, or a text that cannot be read may have changed the session; that it did is rare, and the
             // reset before the connection goes to anybody else is enough.
-            _ => {
-                held.lease.tainted_by = Some(self.id);
-                None
-            }
-        };
+            held.lease.tainted_by = Some(self.id);
+        }
         self.pin = self.pin.or(pin);
     }
 }
@@ -338,6 +372,11 @@ fn matters(kind: &Kind) -> bool {
             | Kind::Rollback { .. }
             | Kind::PrepareTransaction
     )
+}
+
+/// Does it drop all prepared statements?
+pub(super) fn forgets_statements(kind: &Kind) -> bool {
+    matches!(kind, Kind::Discard(Discard::All) | Kind::Deallocate(None))
 }
 
 /// Does it take back what was done before it?

@@ -7,15 +7,17 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
+use std::task::Poll;
+use std::time::{Duration, Instant};
 
 use bytes::{BufMut, Bytes, BytesMut};
-use tokio::time::timeout;
 
+use super::alarm::Alarm;
 use super::answers::{Sent, Verdict};
 use super::effects::Completion;
-use super::held::{Held, ServerLost, Turn, parameter, protocol, sqlstate};
+use super::held::{Held, ServerLost, Turn, Unnamed, parameter, protocol, sqlstate};
 use super::run::Session;
+use super::wire::Wire;
 use crate::cache::entry::Answer;
 use crate::protocol::error;
 use crate::protocol::frame::{Frame, HEADER_BYTES};
@@ -43,6 +45,8 @@ pub enum Until {
 /// What is run, and how its answer is treated.
 #[derive(Debug)]
 pub struct Run {
+    /// When it was asked: not before it is sent, where its answer is kept.
+    pub asked_at: Instant,
     /// When it is over.
     pub until: Until,
     /// What each CommandComplete in turn completes.
@@ -52,6 +56,8 @@ pub struct Run {
     pub capture: Option<Capture>,
     /// Until a byte of the answer has reached the client, a refusal that does not hold elsewhere is not forwarded.
     pub may_retry: bool,
+    /// A plan that is out of date may be replaced: the client was told nothing of its columns.
+    pub replans: bool,
     /// The client uses extended query messages.
     pub extended: bool,
 }
@@ -142,8 +148,8 @@ enum CopyIn {
     Tail,
 }
 
-struct Progress {
-    run: Run,
+struct Progress<'a> {
+    run: &'a mut Run,
     out_start: usize,
     /// Bytes of the answer may have reached the client.
     shown: bool,
@@ -158,11 +164,15 @@ struct Progress {
 
 impl Session {
     /// Runs what stands in `held.lease.output`, and forwards the answer. The server's own ReadyForQuery is not forwarded.
-    pub(super) async fn exchange(&mut self, held: &mut Held, run: Run) -> Result<(Ended, Run), Broken> {
+    pub(super) async fn exchange(&mut self, held: &mut Held, run: &mut Run) -> Result<Ended, Broken> {
         held.lease.dirty = true;
-        let may_retry = run.may_retry;
+        let silence = (held.is_replica && run.may_retry).then_some(SILENCE);
+        if let Some(silence) = silence {
+            self.alarm.set(run.asked_at + silence);
+        }
         let mut progress = Progress {
             shown: !run.may_retry,
+            silence,
             run,
             out_start: self.wire.out.len(),
             error: None,
@@ -170,7 +180,6 @@ impl Session {
             farewell: false,
             copy: CopyIn::No,
             copying: Scanner::default(),
-            silence: (held.is_replica && may_retry).then_some(SILENCE),
         };
         if let Err(lost) = self.forward_all(held, &mut progress).await {
             if !progress.shown {
@@ -183,16 +192,15 @@ impl Session {
                 farewell,
             });
         }
-        let Progress {
-            run, error, refused, ..
-        } = progress;
-        Ok(match refused {
-            Some(code) => (Ended::Refused(code), run),
-            None => (Ended::Done { error }, run),
+        Ok(match progress.refused {
+            Some(code) => Ended::Refused(code),
+            None => Ended::Done {
+                error: progress.error,
+            },
         })
     }
 
-    async fn forward_all(&mut self, held: &mut Held, progress: &mut Progress) -> Result<(), ServerLost> {
+    async fn forward_all(&mut self, held: &mut Held, progress: &mut Progress<'_>) -> Result<(), ServerLost> {
         loop {
             if self.take_all(held, progress)? {
                 return Ok(());
@@ -207,23 +215,22 @@ impl Session {
                 _ => held.lease.output.len() < COPY_BYTES_MAX,
             };
             let client = (hear && !self.wire.gone).then_some(&mut self.wire);
-            let turn = match progress.silence {
-                Some(silence) if !progress.shown => timeout(silence, held.turn(client)).await,
-                _ => Ok(held.turn(client).await),
-            };
-            let Ok(turn) = turn else {
-                self.look_for_a_lock(held, progress).await?;
+            let alarm = (progress.silence.is_some() && !progress.shown).then_some(&mut self.alarm);
+            let Some(turn) = turn(held, client, alarm).await else {
+                Box::pin(self.look_for_a_lock(held, progress)).await?;
                 continue;
             };
             if turn? == Turn::Client && self.wire.gone {
-                self.client_vanished(held, &progress.run);
+                self.client_vanished(held, progress.run);
             }
         }
     }
 
     /// A replica has been silent for a while: does the read wait for a lock whose release it has not replayed yet?
-    async fn look_for_a_lock(&mut self, held: &Held, progress: &mut Progress) -> Result<(), ServerLost> {
-        progress.silence = progress.silence.map(|silence| silence * 2);
+    async fn look_for_a_lock(&mut self, held: &Held, progress: &mut Progress<'_>) -> Result<(), ServerLost> {
+        let silence = progress.silence.unwrap_or(SILENCE) * 2;
+        progress.silence = Some(silence);
+        self.alarm.set(Instant::now() + silence);
         let place = self.place.clone();
         if !place.is_blocked(&self.proxy, held).await {
             return Ok(());
@@ -238,7 +245,7 @@ impl Session {
     }
 
     /// Writes what the client may have; its answer, while it may be run again, only when it has grown large.
-    async fn show(&mut self, progress: &mut Progress) {
+    async fn show(&mut self, progress: &mut Progress<'_>) {
         let grown = self.wire.out.len() - progress.out_start > HELD_BACK_BYTES_MAX;
         if progress.refused.is_none() && (progress.shown || grown) && !self.wire.out.is_empty() {
             progress.shown = true;
@@ -248,7 +255,7 @@ impl Session {
     }
 
     /// Takes every step that the server's input holds; true when the unit is over.
-    fn take_all(&mut self, held: &mut Held, progress: &mut Progress) -> Result<bool, ServerLost> {
+    fn take_all(&mut self, held: &mut Held, progress: &mut Progress<'_>) -> Result<bool, ServerLost> {
         // Bytes `from..at` are to be forwarded and not yet copied.
         let (mut at, mut from, mut over) = (0, 0, false);
         loop {
@@ -278,11 +285,13 @@ impl Session {
                         at = frame.end();
                     } else {
                         // What the message itself put there comes after what was to be forwarded before it.
-                        let own = self.wire.out.split_off(before.min(self.wire.out.len()));
+                        let own = (self.wire.out.len() > before).then(|| self.wire.out.split_off(before));
                         if progress.refused.is_none() {
                             self.forward(held, from..at);
                         }
-                        self.wire.out.unsplit(own);
+                        if let Some(own) = own {
+                            self.wire.out.unsplit(own);
+                        }
                         at = frame.end();
                         from = at;
                     }
@@ -313,7 +322,13 @@ impl Session {
     }
 
     /// Takes one whole message; true when it is to be forwarded.
-    fn take(&mut self, held: &mut Held, frame: Frame, progress: &mut Progress) -> Result<bool, ServerLost> {
+    fn take(
+        &mut self,
+        held: &mut Held,
+        frame: Frame,
+        progress: &mut Progress<'_>,
+    ) -> Result<bool, ServerLost> {
+        let answered = held.answers.next();
         let verdict = match held.answers.arrived(frame.tag) {
             Ok(verdict) => verdict,
             Err(_) if frame.tag == b'E' => {
@@ -344,8 +359,17 @@ impl Session {
                     self.statements.answered();
                 }
             }
-            b'3' if verdict == Verdict::Forward => self.statements.answered(),
-            b'E' => forward &= self.failed(held, whole.clone(), progress),
+            b'T' | b'n' if matches!(answered, Some(Sent::DescribeStatement | Sent::DescribePortal)) => {
+                let body = held_bytes(held, body);
+                held.note_told(&body);
+            }
+            b'3' if answered == Some(Sent::CloseStatement) => self.statements.answered(),
+            b'E' => {
+                if answered == Some(Sent::Parse) {
+                    self.statements.undo_failed_parse();
+                }
+                forward &= self.failed(held, whole.clone(), progress);
+            }
             b'G' => {
                 progress.copy = CopyIn::Data;
                 self.wire.consume(std::mem::take(&mut self.unit_bytes));
@@ -355,8 +379,8 @@ impl Session {
                 }
             }
             b'Z' => {
-                let status = held_bytes(held, body);
-                held.note_status(&status)?;
+                let status = held.lease.input[body].first().copied();
+                held.note_status(status.as_slice())?;
                 self.ready(held);
                 forward = false;
             }
@@ -368,17 +392,21 @@ impl Session {
         Ok(forward)
     }
 
-    fn complete(&mut self, tag: &[u8], progress: &mut Progress) {
+    fn complete(&mut self, tag: &[u8], progress: &mut Progress<'_>) {
         self.acknowledge(tag);
-        if let Some(Some(completion)) = progress.run.completes.pop_front() {
+        if let Some(Some(completion)) = progress.run.completes.pop_front()
+            && completion.leaves_trace()
+        {
             self.completed.push((completion, Bytes::copy_from_slice(tag)));
         }
     }
 
     /// Takes an ErrorResponse; true when it is to be forwarded as it stands.
-    fn failed(&mut self, held: &mut Held, whole: Range<usize>, progress: &mut Progress) -> bool {
+    fn failed(&mut self, held: &mut Held, whole: Range<usize>, progress: &mut Progress<'_>) -> bool {
         let frame = Bytes::copy_from_slice(&held.lease.input[whole]);
         self.statements.undo();
+        // A Parse of it may have failed, or have been skipped.
+        held.unnamed = Unnamed::Unknown;
         for statement in held.parsing.drain(..).flatten() {
             held.lease.prepared.forget(&statement);
         }
@@ -387,13 +415,16 @@ impl Session {
         }
         let fields = error::fields(&frame[HEADER_BYTES..]);
         progress.farewell |= fields.severity == b"FATAL" && fields.code == b"08P01";
-        self.skipping |= progress.run.until == Until::Answered;
         let code = sqlstate(&frame);
         let elsewhere = if held.is_replica {
-            leads_to_the_primary(code)
+            leads_to_the_primary(code) && (progress.run.replans || !is_outdated_plan(&frame))
         } else {
-            is_outdated_plan(&frame)
+            progress.run.replans && is_outdated_plan(&frame)
         };
+        if is_outdated_plan(&frame) {
+            // None of the connection's plans is used again: the client may parse the same text anew.
+            held.lease.prepared.evict_all();
+        }
         if !progress.shown && progress.refused.is_none() && elsewhere {
             progress.refused = Some(String::from_utf8_lossy(code).into());
             self.wire.out.truncate(progress.out_start);
@@ -409,7 +440,7 @@ impl Session {
     }
 
     /// Forwards what the client sends in a COPY.
-    fn feed_copy(&mut self, held: &mut Held, progress: &mut Progress) -> Result<(), ServerLost> {
+    fn feed_copy(&mut self, held: &mut Held, progress: &mut Progress<'_>) -> Result<(), ServerLost> {
         let mut at = 0;
         while progress.copy != CopyIn::No && held.lease.output.len() < COPY_BYTES_MAX {
             let step = progress.copying.step(&self.wire.input, at);
@@ -455,6 +486,23 @@ impl CopyIn {
             Self::No
         }
     }
+}
+
+/// Waits for the next turn, or for the alarm: `None`.
+async fn turn(
+    held: &mut Held,
+    mut client: Option<&mut Wire>,
+    mut alarm: Option<&mut Alarm>,
+) -> Option<Result<Turn, ServerLost>> {
+    std::future::poll_fn(|cx| {
+        if let Poll::Ready(turn) = held.poll_turn(cx, client.as_deref_mut()) {
+            return Poll::Ready(Some(turn));
+        }
+        alarm
+            .as_deref_mut()
+            .map_or(Poll::Pending, |alarm| alarm.poll(cx).map(|()| None))
+    })
+    .await
 }
 
 fn held_bytes(held: &Held, range: Range<usize>) -> Bytes {

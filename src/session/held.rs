@@ -10,13 +10,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, BufMut, Bytes};
+use bytes::{BufMut, Bytes};
 use tokio::io::AsyncWrite;
 use tokio_util::io::poll_read_buf;
 
 use super::answers::Answers;
-use super::statements::Serial;
-use super::wire::Wire;
+use super::exchange::Until;
+use super::statements::{ClientStatement, Serial};
+use super::wire::{Wire, drop_front};
 use crate::cluster::{NodeId, Outstanding};
 use crate::pool::{Lease, PreparedStatement, ServerConnection, ServerName};
 use crate::protocol::backend::Status;
@@ -44,19 +45,36 @@ pub struct Held {
     pub answers: Answers,
     /// The transaction's state, as ReadyForQuery said last.
     pub status: Status,
-    /// The client's unnamed statement that the server has.
-    pub unnamed: Option<Serial>,
+    /// What the server's unnamed statement is.
+    pub unnamed: Unnamed,
     /// Names of the client's statements that this unit uses, by the server's.
     pub names: Vec<(ServerName, Bytes)>,
     /// Named statements whose Parse is under way; `None` for the unnamed one.
     pub parsing: VecDeque<Option<PreparedStatement>>,
+    /// Statements whose description the client awaits, with the generation of the catalog when it was asked for.
+    pub describing: VecDeque<Option<(Arc<ClientStatement>, u64)>>,
     /// Settings that were RESET in the open transaction; `None` for all of them.
     pub resets: Vec<Option<Box<str>>>,
+    /// So many of these were followed by the session's own startup values.
+    pub settled: usize,
     pub(super) scanner: Scanner,
+    /// While a batch is written: at this message the server's block has failed.
+    pub refuses: bool,
     /// A ParameterStatus came that the client was not told of.
     pub news: bool,
     unflushed: bool,
     _outstanding: Outstanding,
+}
+
+/// A server's unnamed statement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unnamed {
+    /// One of the client's.
+    Is(Serial),
+    /// There is none: it was closed, or a simple query has dropped it.
+    Absent,
+    /// Anybody's, or none.
+    Unknown,
 }
 
 /// What a turn brought.
@@ -108,11 +126,14 @@ impl Held {
             is_replica,
             answers: Answers::default(),
             status: Status::Idle,
-            unnamed: None,
+            unnamed: Unnamed::Unknown,
             names: Vec::new(),
             parsing: VecDeque::new(),
+            describing: VecDeque::new(),
             resets: Vec::new(),
+            settled: 0,
             scanner: Scanner::default(),
+            refuses: false,
             news: false,
             unflushed: false,
             _outstanding: outstanding,
@@ -132,9 +153,50 @@ impl Held {
     pub async fn ask(&mut self, sql: &str) -> Result<Vec<Option<Bytes>>, AskError> {
         self.lease.dirty = true;
         self.put_query(sql.as_bytes());
-        // A simple query drops the server's unnamed statement.
-        self.unnamed = None;
+        self.unnamed = Unnamed::Absent;
+        self.answer().await.map(|(rows, _)| rows)
+    }
+
+    /// Asks for the columns of a statement, which is parsed anew under no name; returns the body of their description.
+    pub(super) async fn describe(&mut self, statement: &ClientStatement) -> Result<Bytes, AskError> {
+        self.lease.dirty = true;
+        self.unnamed = Unnamed::Unknown;
+        super::deliver::put_description(self, statement);
+        self.answer().await.map(|(_, description)| description)
+    }
+
+    /// Begins a block as the client did, in the portal without a name, which is left behind.
+    pub(super) async fn begin_in_portal(&mut self, begin: &[u8]) -> Result<(), AskError> {
+        self.lease.dirty = true;
+        self.unnamed = Unnamed::Unknown;
+        super::deliver::put_begin(self, begin);
+        self.answer().await.map(drop)
+    }
+
+    /// Makes the open block fail, so that the server itself refuses what it refuses in such a block.
+    pub(super) async fn fail_block(&mut self) -> Result<(), AskError> {
+        match self.ask("ROLLBACK TO SAVEPOINT pgladder_failed").await {
+            Ok(_) | Err(AskError::Refused(_)) => Ok(()),
+            Err(lost) => Err(lost),
+        }
+    }
+
+    /// Drops the connection's prepared statements, after a batch that failed and ended so.
+    pub(super) async fn forget_plans(&mut self, until: Until) -> Result<(), AskError> {
+        if until == Until::Answered {
+            // Until then the server ignores everything.
+            self.lease.output.put_slice(b"S\0\0\0\x04");
+            self.answer().await?;
+        }
+        self.ask("DEALLOCATE ALL").await?;
+        self.lease.prepared.clear();
+        Ok(())
+    }
+
+    /// Reads the answer to a question of the proxy's own: the first column of each row, and the last description.
+    async fn answer(&mut self) -> Result<(Vec<Option<Bytes>>, Bytes), AskError> {
         let mut rows = Vec::new();
+        let mut description = Bytes::new();
         let mut refused = None;
         let mut total = 0;
         loop {
@@ -146,11 +208,13 @@ impl Held {
                 let body = message.slice(5..);
                 match frame.tag {
                     b'D' => rows.push(first_column(&body)?),
+                    b'T' => description = body,
                     b'E' => refused = Some(message),
                     b'S' => self.note_parameter(&body),
                     b'Z' => {
                         self.note_status(&body)?;
-                        return refused.map_or(Ok(rows), |frame| Err(AskError::Refused(frame)));
+                        return refused
+                            .map_or(Ok((rows, description)), |frame| Err(AskError::Refused(frame)));
                     }
                     _ => {}
                 }
@@ -187,17 +251,23 @@ impl Held {
 
     /// Waits for whatever comes first: bytes to or from the server, or, where a client is given, bytes from it.
     pub async fn turn(&mut self, mut client: Option<&mut Wire>) -> Result<Turn, ServerLost> {
-        std::future::poll_fn(|cx| {
-            if let Poll::Ready(done) = self.poll_server(cx) {
-                return Poll::Ready(done);
-            }
-            if let Some(wire) = client.as_deref_mut() {
-                ready!(wire.poll_read(cx));
-                return Poll::Ready(Ok(Turn::Client));
-            }
-            Poll::Pending
-        })
-        .await
+        std::future::poll_fn(|cx| self.poll_turn(cx, client.as_deref_mut())).await
+    }
+
+    /// As `turn`.
+    pub fn poll_turn(
+        &mut self,
+        cx: &mut Context<'_>,
+        client: Option<&mut Wire>,
+    ) -> Poll<Result<Turn, ServerLost>> {
+        if let Poll::Ready(done) = self.poll_server(cx) {
+            return Poll::Ready(done);
+        }
+        let Some(wire) = client else {
+            return Poll::Pending;
+        };
+        ready!(wire.poll_read(cx));
+        Poll::Ready(Ok(Turn::Client))
     }
 
     fn poll_server(&mut self, cx: &mut Context<'_>) -> Poll<Result<Turn, ServerLost>> {
@@ -215,7 +285,7 @@ impl Held {
             return Poll::Ready(match written {
                 Ok(0) => Err(ServerLost::Closed),
                 Ok(written) => {
-                    output.advance(written);
+                    drop_front(output, written);
                     Ok(Turn::Sent)
                 }
                 Err(error) => Err(error.into()),
@@ -240,7 +310,7 @@ impl Held {
 
     /// Drops the first `bytes` of what the server sent.
     pub fn consume(&mut self, bytes: usize) {
-        self.lease.input.advance(bytes);
+        drop_front(&mut self.lease.input, bytes);
     }
 }
 

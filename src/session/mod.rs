@@ -4,10 +4,13 @@
 //! which message of the client, are pure and stand in files of their own.
 
 pub mod acquire;
+mod alarm;
 pub mod answers;
 pub mod batch;
+mod block;
 pub mod cached;
 pub mod cancel;
+mod choose;
 pub mod client;
 mod deliver;
 pub mod derived;
@@ -16,6 +19,7 @@ pub mod exchange;
 pub mod held;
 pub mod last;
 pub mod login;
+pub mod message;
 pub mod own;
 pub mod perform;
 pub mod proxy;
@@ -25,8 +29,10 @@ pub mod registry;
 pub mod run;
 mod sequences;
 pub mod settings;
+mod shape;
 pub mod statements;
 pub mod stream;
+mod told;
 pub mod unit;
 pub mod wire;
 pub mod writes;

@@ -4,15 +4,17 @@
 //! a replica refused or lost is run once more, on the primary, and nothing else ever is; after a unit the connection goes back
 //! unless a transaction, a pin or an unfinished batch keeps it.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::acquire::{Refusal, bring_to};
+use super::acquire::Refusal;
 use super::cached::{Filling, Found};
+use super::choose::Chosen;
 use super::effects::Completion;
 use super::exchange::{Broken, Capture, Ended, Run, Until};
-use super::held::{AskError, Held, ServerLost};
+use super::held::{AskError, Held, ServerLost, Unnamed};
 use super::last::{Last, Reason, ServedBy};
 use super::proxy::Counters;
 use super::run::{Block, Goodbye, Session};
@@ -21,16 +23,11 @@ use super::statements::ClientStatement;
 use crate::cache::key::Key;
 use crate::cache::rules::Rule;
 use crate::catalog::verdict::{Oid, ReadSet, Verdict, Why};
-use crate::freshness::database::Begun;
 use crate::freshness::level::Level;
 use crate::protocol::backend::Status;
-use crate::protocol::error::Report;
 use crate::protocol::sqlstate;
 use crate::route::{Because, Route, SessionFacts, route};
 use crate::sql::statement::Kind;
-
-/// So many connections in a row may turn out to be dead before a unit is given up.
-const DEAD_CONNECTIONS_MAX: u32 = 3;
 
 /// A unit that a server, or the cache, is to answer.
 pub struct Work<'a> {
@@ -76,20 +73,28 @@ pub enum Messages<'a> {
     /// A function call, as it came.
     Function(bytes::Bytes),
     /// Extended query messages.
-    Batch(&'a [super::batch::Message]),
+    Batch(&'a [super::message::Message]),
 }
 
 impl Work<'_> {
-    fn tables(&self) -> Vec<Oid> {
-        let mut tables: Vec<Oid> = Vec::new();
-        for verdict in &self.verdicts {
-            if let ReadSet::Tables(read) = &verdict.reads {
-                tables.extend(read);
-            }
+    fn tables(&self) -> Cow<'_, [Oid]> {
+        if let [verdict] = self.verdicts.as_slice() {
+            return Cow::Borrowed(read_tables(verdict));
         }
+        let mut tables: Vec<Oid> = self
+            .verdicts
+            .iter()
+            .flat_map(|verdict| read_tables(verdict))
+            .copied()
+            .collect();
         tables.sort_unstable();
         tables.dedup();
-        tables
+        Cow::Owned(tables)
+    }
+
+    /// Does it leave a portal behind that a later unit of the transaction may use?
+    pub(super) fn leaves_portals(&self) -> bool {
+        matches!(self.messages, Messages::Batch(messages) if super::shape::leaves_portals(messages))
     }
 
     fn holds_a_query(&self) -> bool {
@@ -101,8 +106,9 @@ impl Work<'_> {
     }
 
     /// May it run before a deferred BEGIN is sent? Only what reads, and reads neither clock nor session.
-    fn is_early_read(&self) -> bool {
+    pub(super) fn is_early_read(&self) -> bool {
         self.until == Until::Ready
+            && !self.leaves_portals()
             && self
                 .verdicts
                 .iter()
@@ -110,10 +116,12 @@ impl Work<'_> {
     }
 }
 
-/// Where a unit runs.
-enum Chosen {
-    Held(Box<Held>, Reason),
-    Refused(Refusal),
+/// The tables that a text reads, as far as they are known: sorted.
+fn read_tables(verdict: &Verdict) -> &[Oid] {
+    match &verdict.reads {
+        ReadSet::Tables(read) => read,
+        ReadSet::Unknown(_) => &[],
+    }
 }
 
 impl Session {
@@ -122,7 +130,7 @@ impl Session {
         if matches!(self.block, Block::Deferred(_)) && work.is_early_read() {
             self.read_early |= work.holds_a_query();
         }
-        if !self.open_block(work).await? {
+        if self.has_unsent_block() && !Box::pin(self.open_block(work)).await? {
             return Ok(());
         }
         if let Some(held) = self.held.take() {
@@ -132,7 +140,10 @@ impl Session {
         let tables = work.tables();
         let mut filling = None;
         if let Some(wanted) = &work.cached {
-            match self.look_up(work, wanted, &tables).await? {
+            if self.serve_stored(work, wanted) {
+                return Ok(());
+            }
+            match Box::pin(self.look_up(work, wanted, &tables)).await? {
                 Found::Served => return Ok(()),
                 Found::Fill(fill) => filling = Some(fill),
                 Found::Bypass => {}
@@ -143,7 +154,7 @@ impl Session {
             None => self.database.begin(&tables),
         };
         match self.choose(work, &begun).await? {
-            Chosen::Held(held, reason) => self.run_on(*held, work, reason, filling).await,
+            Chosen::Held(held, reason) => self.run_on(held, work, reason, filling).await,
             Chosen::Refused(refusal) => {
                 drop(filling);
                 self.refuse_unit(work, &refusal);
@@ -165,90 +176,29 @@ impl Session {
         }
     }
 
-    /// Decides between replica and primary, and borrows a connection there.
-    async fn choose(&mut self, work: &Work<'_>, begun: &Begun) -> Result<Chosen, Goodbye> {
-        let hinted = |verdict: &Arc<Verdict>| verdict.script.hints.route;
-        let facts = SessionFacts {
-            asked: work.verdicts.iter().find_map(hinted).or(self.asked.route),
-            read_committed: self.derived.read_committed,
-            ..SessionFacts::default()
-        };
-        let routes = work.verdicts.iter().map(|verdict| route(verdict, &facts));
-        let mut decided = Route::Replica(Because::PlainRead);
-        for one in routes {
-            decided = one;
-            if matches!(one, Route::Primary(_)) {
-                break;
-            }
-        }
-        let reason = match decided {
-            Route::Primary(because) => Reason::Route(because),
-            Route::Replica(_) if work.level == Level::Strict => Reason::Level(work.level),
-            Route::Replica(_) if work.verdicts.is_empty() => Reason::Route(Because::InTransaction),
-            Route::Replica(_) if self.database.catalog_is_changing() => Reason::CatalogChanging,
-            Route::Replica(_) if begun.known_in_flight && self.saw_primary => Reason::FencePending,
-            Route::Replica(because) => {
-                let (proxy, place) = (Arc::clone(&self.proxy), self.place.clone());
-                match self.waiting(place.replica(&proxy, begun)).await? {
-                    None => return Ok(Chosen::Refused(Refusal::cancelled())),
-                    Some(Ok(held)) => match self.bring(held, Reason::Route(because)).await {
-                        // Nothing of the unit was sent yet: what this replica cannot do, the primary may.
-                        Chosen::Refused(_) => {
-                            Counters::count(&self.proxy.counters.retried);
-                            Reason::Retried(None)
-                        }
-                        held @ Chosen::Held(..) => return Ok(held),
-                    },
-                    Some(Err(reason)) => reason,
-                }
-            }
-        };
-        self.choose_primary(reason, work).await
-    }
-
-    async fn choose_primary(&mut self, reason: Reason, work: &Work<'_>) -> Result<Chosen, Goodbye> {
-        let (proxy, place) = (Arc::clone(&self.proxy), self.place.clone());
-        let mut lost = 0;
-        loop {
-            let leased = if self.drew.is_some() && sequences::asks(&work.verdicts) {
-                let drew_on = self.drew_on();
-                self.waiting(place.primary_where(&proxy, drew_on)).await?
-            } else {
-                self.waiting(place.primary(&proxy)).await?
-            };
-            let held = match leased {
-                None => return Ok(Chosen::Refused(Refusal::cancelled())),
-                Some(Err(refusal)) => return Ok(Chosen::Refused(refusal)),
-                Some(Ok(held)) => held,
-            };
-            match self.bring(held, reason.clone()).await {
-                // It was dead when it was lent, and nothing of the unit was sent yet.
-                Chosen::Refused(Refusal::Proxy(_)) if lost < DEAD_CONNECTIONS_MAX => lost += 1,
-                chosen => return Ok(chosen),
-            }
-        }
-    }
-
-    /// Brings a borrowed connection to the session's settings.
-    async fn bring(&mut self, mut held: Held, reason: Reason) -> Chosen {
-        let brought = bring_to(&mut held, self.id, &self.wanted, &self.base.facts).await;
-        match brought {
-            Ok(_) => Chosen::Held(Box::new(held), reason),
-            Err(error) => Chosen::Refused(error.into()),
-        }
-    }
-
     /// Tells the client of parameters that differ from what it was told.
     fn report_parameters(&mut self, held: &mut Held) {
         if !std::mem::take(&mut held.news) {
             return;
         }
+        // In a failed block the startup values cannot be put in the place of what RESET brought back in the unit that failed;
+        // that goes with the block.
+        let is_unsettled = |name: &str| {
+            let covers = |reset: &Option<Box<str>>| {
+                reset
+                    .as_deref()
+                    .is_none_or(|reset| reset.eq_ignore_ascii_case(name))
+            };
+            held.status == Status::Failed && held.resets[held.settled..].iter().any(covers)
+        };
         let mut differing: Vec<(Box<str>, Box<str>)> = held
             .lease
             .parameters
             .iter()
             .filter(|(name, value)| {
-                &***name != "in_hot_standby" && self.reported.get(*name).is_some_and(|known| known != *value)
+                &***name != "in_hot_standby"
+                    && self.reported.get(*name).is_some_and(|known| known != *value)
+                    && !is_unsettled(name)
             })
             .map(|(name, value)| (name.clone(), value.clone()))
             .collect();
@@ -263,7 +213,7 @@ impl Session {
     /// Runs the unit on a connection, and what follows from how that ends.
     pub(super) async fn run_on(
         &mut self,
-        mut held: Held,
+        mut held: Box<Held>,
         work: &Work<'_>,
         reason: Reason,
         mut filling: Option<Filling>,
@@ -277,31 +227,40 @@ impl Session {
             self.presence.answered_by(ServedBy::Primary);
             self.saw_primary = true;
         }
-        if let Err(error) = self.forget_others_numbers(&mut held, work).await {
+        if sequences::concerns(work)
+            && let Err(error) = Box::pin(self.forget_others_numbers(&mut held, work)).await
+        {
             self.refuse_unit(work, &error.into());
             return Ok(());
         }
-        self.note_drawing(&mut held, work);
+        if self.must_verify(work) {
+            match Box::pin(self.verify_told(&mut held, work)).await {
+                Ok(true) => {}
+                Ok(false) => return self.finish_refused(held, work).await,
+                Err(error) => {
+                    self.refuse_unit(work, &error.into());
+                    return Ok(());
+                }
+            }
+        }
         self.announce(&work.verdicts, in_block);
         self.cancel.aim(held.lease.cancel_target());
-        let asked_at = Instant::now();
-        let run = self.write_unit(&mut held, work, filling.is_some());
-        let ended = self.exchange(&mut held, run).await;
-        let (ended, run) = match ended {
-            Ok(done) => done,
-            Err(broken) => return self.lost(held, work, broken, filling).await,
+        let mut run = self.write_unit(&mut held, work, filling.is_some());
+        let ended = match self.exchange(&mut held, &mut run).await {
+            Ok(ended) => ended,
+            Err(broken) => return Box::pin(self.lost(held, work, broken, filling)).await,
         };
         match ended {
             Ended::Refused(code) => {
-                return self
-                    .run_elsewhere(held, work, Reason::Retried(Some(code)), filling)
-                    .await;
+                let reason = Reason::Retried(Some(code));
+                return Box::pin(self.run_elsewhere(held, work, reason, filling)).await;
             }
             Ended::Done { error } => {
                 if let Some(filling) = filling.take() {
                     let answer = run.capture.and_then(Capture::answer);
-                    filling.finish(self, &held, answer.ok_or_else(|| error.clone()), asked_at);
+                    filling.finish(self, &held, answer.ok_or_else(|| error.clone()), run.asked_at);
                 }
+                self.skipping |= error.is_some() && work.until == Until::Answered;
                 self.note_last(&held, reason, work);
                 self.finish(held, work, error.is_some()).await
             }
@@ -330,41 +289,66 @@ impl Session {
         let (completes, replans) = match &work.messages {
             Messages::Query(sql) => {
                 held.put_query(sql);
-                held.unnamed = None;
+                held.unnamed = Unnamed::Absent;
                 held.answers
                     .sent(super::answers::Sent::Query, super::answers::For::Client);
-                let each = work
-                    .verdicts
-                    .iter()
-                    .flat_map(|verdict| Completion::each(&verdict.script, verdict.leaves_state));
-                (each.map(Some).collect::<VecDeque<_>>(), false)
+                let newest = self.statements.newest();
+                let each = || {
+                    let verdicts = work.verdicts.iter();
+                    verdicts.flat_map(|verdict| Completion::each(verdict, newest))
+                };
+                let completes = if each().any(|completion| completion.leaves_trace()) {
+                    each().map(Some).collect()
+                } else {
+                    VecDeque::new()
+                };
+                (completes, true)
             }
             Messages::Function(message) => {
                 held.lease.output.extend_from_slice(message);
                 held.lease.tainted_by = Some(self.id);
                 held.answers
                     .sent(super::answers::Sent::Query, super::answers::For::Client);
-                (VecDeque::new(), false)
+                (VecDeque::new(), true)
             }
-            Messages::Batch(messages) => (self.write_batch(held, messages, work.until), true),
+            Messages::Batch(messages) => {
+                let told =
+                    super::told::undescribed(messages).any(|statement| statement.told.lock().is_some());
+                (self.write_batch(held, messages), !told)
+            }
         };
+        let mut until = work.until;
+        if held.is_replica && until == Until::Answered {
+            // What comes after may be a write, or read what this replica has not replayed: it is chosen anew.
+            held.lease.output.extend_from_slice(b"S\0\0\0\x04");
+            held.answers
+                .sent(super::answers::Sent::Sync, super::answers::For::Proxy);
+            until = Until::Ready;
+        }
         Run {
-            until: work.until,
+            asked_at: if capture { Instant::now() } else { self.unit_began },
+            until,
             completes,
             capture: capture.then(|| Capture::new(self.proxy.settings().cache.entry_bytes_max)),
-            may_retry: held.status == Status::Idle && (held.is_replica || replans),
+            // What came before in a batch without a Sync would be lost.
+            may_retry: held.status == Status::Idle
+                && !held.lease.dirty
+                && (held.is_replica || replans && work.extended),
+            replans,
             extended: work.extended,
         }
     }
 
     /// The unit was answered: takes its effects, gives the connection back or keeps it, and says ReadyForQuery.
-    async fn finish(&mut self, mut held: Held, work: &Work<'_>, failed: bool) -> Result<(), Goodbye> {
+    async fn finish(&mut self, mut held: Box<Held>, work: &Work<'_>, failed: bool) -> Result<(), Goodbye> {
         let open = work.until == Until::Answered && held.answers.is_empty() && held.lease.dirty;
         // An error in a batch without a Sync takes the whole implicit transaction with it, which ends at the Sync.
         let failed = std::mem::take(&mut self.failed_before) || failed;
         self.failed_before = open && failed;
         if !open {
-            if let Err(error) = self.take_effects(&mut held, failed).await {
+            if !self.take_plain_effects(&mut held)
+                && let Err(error) = Box::pin(self.take_effects(&mut held, failed)).await
+            {
                 return Err(self.lost_in_effects(&error));
             }
             self.settle_block(&held, failed);
@@ -391,21 +375,10 @@ impl Session {
         self.fatal(sqlstate::CONNECTION_FAILURE, error.to_string())
     }
 
-    fn settle_block(&mut self, held: &Held, failed: bool) {
-        self.block = match (&self.block, held.status) {
-            // An early read ran beside the block.
-            (Block::Deferred(_), Status::Idle) if failed => Block::Failed,
-            (Block::Deferred(begin), Status::Idle) => Block::Deferred(begin.clone()),
-            (Block::Failed, Status::Idle) => Block::Failed,
-            (_, Status::Idle) => Block::None,
-            _ => Block::Open,
-        };
-    }
-
     /// A replica refused or lost the read, or a plan was out of date: once more, where that reason does not hold.
     async fn run_elsewhere(
         &mut self,
-        mut held: Held,
+        mut held: Box<Held>,
         work: &Work<'_>,
         reason: Reason,
         filling: Option<Filling>,
@@ -419,17 +392,13 @@ impl Session {
             self.choose_primary(reason, work).await?
         } else {
             // The plans of this connection are out of date: none of them is used again.
-            match held.ask("DEALLOCATE ALL").await {
-                Ok(_) => {
-                    held.lease.prepared.clear();
-                    held.unnamed = None;
-                    Chosen::Held(Box::new(held), reason)
-                }
+            match held.forget_plans(work.until).await {
+                Ok(()) => Chosen::Held(held, reason),
                 Err(error) => Chosen::Refused(error.into()),
             }
         };
         match chosen {
-            Chosen::Held(held, reason) => Box::pin(self.run_on(*held, work, reason, filling)).await,
+            Chosen::Held(held, reason) => Box::pin(self.run_on(held, work, reason, filling)).await,
             Chosen::Refused(refusal) => {
                 drop(filling);
                 self.refuse_unit(work, &refusal);
@@ -441,7 +410,7 @@ impl Session {
     /// The server connection was lost in the middle of a unit.
     async fn lost(
         &mut self,
-        held: Held,
+        held: Box<Held>,
         work: &Work<'_>,
         broken: Broken,
         filling: Option<Filling>,
@@ -495,60 +464,8 @@ impl Session {
         }
     }
 
-    /// Opens on the primary the block that is deferred, or that failed without a server, where the unit needs one there; false
-    /// when the unit was answered with an error instead.
-    async fn open_block(&mut self, work: &Work<'_>) -> Result<bool, Goodbye> {
-        let (begin, failed) = match &self.block {
-            Block::Deferred(begin) if !work.is_early_read() => (begin.clone(), false),
-            Block::Failed if self.held.is_none() => (bytes::Bytes::from_static(b"BEGIN"), true),
-            _ => return Ok(true),
-        };
-        let refusal = match self.choose_primary(Reason::Own, work).await? {
-            Chosen::Refused(refusal) => refusal,
-            Chosen::Held(mut held, _) => {
-                let mut text = begin.to_vec();
-                if self.read_early {
-                    // The server too is to know that a query ran, and refuse SET TRANSACTION.
-                    text.extend_from_slice(b"\n; SELECT 1");
-                }
-                match open_on(&mut held, &text, failed).await {
-                    Ok(()) => {
-                        self.block = Block::Open;
-                        self.held = Some(*held);
-                        return Ok(true);
-                    }
-                    Err(error) => error.into(),
-                }
-            }
-        };
-        self.refuse_unit(work, &refusal);
-        Ok(false)
-    }
-
-    /// Runs something that waits, and watches the client meanwhile; `None` when a cancel request came.
-    pub(super) async fn waiting<T>(&mut self, work: impl Future<Output = T>) -> Result<Option<T>, Goodbye> {
-        let (wire, cancel) = (&mut self.wire, &self.cancel);
-        self.presence.wait(true);
-        let mut work = std::pin::pin!(cancel.unless_cancelled(work));
-        loop {
-            let hear = !wire.gone && wire.input.len() < self.unit_bytes + super::exchange::AHEAD_BYTES_MAX;
-            tokio::select! {
-                biased;
-                done = &mut work => {
-                    self.presence.wait(false);
-                    return Ok(done);
-                }
-                () = wire.read(), if hear => {
-                    if wire.gone {
-                        return Err(Goodbye);
-                    }
-                }
-            }
-        }
-    }
-
     /// Gives a connection back if it is clean, or closes it.
-    pub(super) fn abandon(&mut self, held: Held) {
+    pub(super) fn abandon(&mut self, held: Box<Held>) {
         self.lose_writes(&held);
         if held.status == Status::Idle && self.pin.is_none() && !held.lease.dirty {
             drop(held);
@@ -556,26 +473,4 @@ impl Session {
             held.lease.close();
         }
     }
-
-    /// In a block that failed without a server, all but its end is refused.
-    pub(super) fn refuse_in_failed_block(&mut self) {
-        Report::error(
-            sqlstate::FAILED_TRANSACTION,
-            "current transaction is aborted, commands ignored until end of transaction block",
-        )
-        .encode(&mut self.wire.out);
-    }
-}
-
-/// Begins a block on a connection; one that has failed is made to fail there too, so that the server itself refuses what it
-/// refuses in such a block.
-async fn open_on(held: &mut Held, begin: &[u8], failed: bool) -> Result<(), AskError> {
-    held.ask(&String::from_utf8_lossy(begin)).await?;
-    if failed {
-        match held.ask("ROLLBACK TO SAVEPOINT pgladder_failed").await {
-            Ok(_) | Err(AskError::Refused(_)) => {}
-            Err(lost) => return Err(lost),
-        }
-    }
-    Ok(())
 }

@@ -244,6 +244,7 @@ impl Session {
             Block::Deferred(begin) => begin.clone(),
             _ => Bytes::from_static(b"BEGIN"),
         };
+        self.statements.end_transaction();
         if commit {
             self.settings.commit();
         } else {

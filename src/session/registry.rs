@@ -6,9 +6,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime};
 
+use atomic_waker::AtomicWaker;
 use parking_lot::Mutex;
 
 use super::client::Peer;
@@ -83,6 +85,8 @@ pub struct Presence {
     /// Who has answered the unit in work.
     unit_by: AtomicU8,
     served: [AtomicU64; SERVED.len()],
+    /// Wakes the session when all are to end.
+    waker: AtomicWaker,
 }
 
 impl Presence {
@@ -96,12 +100,13 @@ impl Presence {
             unit_at_us: AtomicU64::new(0),
             unit_by: AtomicU8::new(NONE),
             served: Default::default(),
+            waker: AtomicWaker::new(),
         }
     }
 
     /// A unit begins.
-    pub fn begin_unit(&self) {
-        self.unit_at_us.store(self.age_us(), Ordering::Relaxed);
+    pub fn begin_unit(&self, now: Instant) {
+        self.unit_at_us.store(self.age_us(now), Ordering::Relaxed);
         self.unit_by.store(ServedBy::Proxy as u8, Ordering::Relaxed);
         self.activity.store(Activity::Active as u8, Ordering::Relaxed);
     }
@@ -129,7 +134,7 @@ impl Presence {
             Status::Failed => Activity::InFailedTransaction,
         };
         let took_us = self
-            .age_us()
+            .age_us(Instant::now())
             .saturating_sub(self.unit_at_us.load(Ordering::Relaxed));
         let by = self.unit_by.swap(NONE, Ordering::Relaxed);
         let by = SERVED.get(usize::from(by)).copied().unwrap_or(ServedBy::Proxy);
@@ -154,7 +159,7 @@ impl Presence {
     pub fn unit_age(&self) -> Option<Duration> {
         let is_busy = matches!(self.activity(), Activity::Active | Activity::Waiting);
         let began_us = self.unit_at_us.load(Ordering::Relaxed);
-        is_busy.then(|| Duration::from_micros(self.age_us().saturating_sub(began_us)))
+        is_busy.then(|| Duration::from_micros(self.age_us(Instant::now()).saturating_sub(began_us)))
     }
 
     /// Units that this one has answered.
@@ -162,8 +167,8 @@ impl Presence {
         self.served[by as usize].load(Ordering::Relaxed)
     }
 
-    fn age_us(&self) -> u64 {
-        u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX)
+    fn age_us(&self, now: Instant) -> u64 {
+        u64::try_from(now.saturating_duration_since(self.began).as_micros()).unwrap_or(u64::MAX)
     }
 }
 
@@ -171,6 +176,7 @@ impl Presence {
 #[derive(Debug, Default)]
 pub struct Registry {
     present: Mutex<BTreeMap<i32, Arc<Presence>>>,
+    stopping: AtomicBool,
 }
 
 impl Registry {
@@ -185,6 +191,14 @@ impl Registry {
         }
     }
 
+    /// Asks all of them to end, and those who enter later.
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::SeqCst);
+        for presence in self.all() {
+            presence.waker.wake();
+        }
+    }
+
     /// All of them, by process number.
     pub fn all(&self) -> Vec<Arc<Presence>> {
         self.present.lock().values().cloned().collect()
@@ -196,6 +210,18 @@ impl Registry {
 pub struct Place {
     registry: Arc<Registry>,
     presence: Arc<Presence>,
+}
+
+impl Place {
+    /// Ready once all sessions are to end. Costs no lock, unlike a token's future, which each wait would register anew.
+    pub fn poll_stopped(&self, cx: &Context<'_>) -> Poll<()> {
+        self.waker.register(cx.waker());
+        if self.registry.stopping.load(Ordering::SeqCst) {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
+    }
 }
 
 impl std::ops::Deref for Place {
@@ -245,7 +271,7 @@ mod tests {
     fn a_unit_is_counted_for_the_last_that_answered_it() {
         let presence = Presence::new(who(1));
         assert_eq!((presence.activity(), presence.unit_age()), (Activity::Idle, None));
-        presence.begin_unit();
+        presence.begin_unit(Instant::now());
         presence.wait(true);
         assert_eq!(presence.activity(), Activity::Waiting);
         presence.wait(false);
@@ -256,11 +282,24 @@ mod tests {
         assert_eq!(by, ServedBy::Primary);
         assert_eq!(presence.activity(), Activity::InTransaction);
         assert_eq!(presence.pin(), Some(Pin::HeldCursor));
-        presence.begin_unit();
+        presence.begin_unit(Instant::now());
         assert_eq!(presence.end_unit(Status::Idle, None).0, ServedBy::Proxy);
         let served = SERVED.map(|by| presence.served(by));
         assert_eq!(served, [0, 0, 1, 1]);
         assert_eq!((presence.pin(), presence.unit_age()), (None, None));
+    }
+
+    #[tokio::test]
+    async fn all_are_asked_to_end_at_once() {
+        let registry = Arc::new(Registry::default());
+        let (early, first) = (registry.enter(who(7)), Arc::clone(&registry));
+        let mut asked = tokio::task::JoinSet::new();
+        asked.spawn(std::future::poll_fn(move |cx| early.poll_stopped(cx)));
+        tokio::task::yield_now().await;
+        first.stop();
+        asked.join_next().await.expect("one").expect("it was woken");
+        let late = registry.enter(who(8));
+        std::future::poll_fn(|cx| late.poll_stopped(cx)).await;
     }
 
     #[test]

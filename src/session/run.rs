@@ -7,25 +7,26 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::Poll;
+use std::time::Instant;
 
 use bytes::{Buf, Bytes};
-use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 use super::acquire::Place;
+use super::alarm::Alarm;
 use super::cancel::CancelSlot;
 use super::client::Client;
 use super::derived::Derived;
 use super::effects::Completion;
 use super::exchange::{Run, news};
-use super::held::{Held, Turn};
+use super::held::{Held, ServerLost, Turn};
 use super::last::Last;
 use super::login::{self, Base};
 use super::own::Asked;
 use super::proxy::{Counters, Proxy};
 use super::registry::{self, Who};
 use super::settings::{Settings, Values};
-use super::statements::Statements;
+use super::statements::{ClientStatement, Statements};
 use super::unit::{self, Unit, UnitError};
 use super::wire::Wire;
 use super::writes::Pending;
@@ -47,6 +48,13 @@ const CATALOG_WAIT: std::time::Duration = std::time::Duration::from_secs(3);
 
 /// Longest wait of a statement for the comparison of a catalog in doubt.
 const DOUBT_WAIT: std::time::Duration = std::time::Duration::from_millis(250);
+
+/// What ended a wait.
+enum Woken {
+    Client,
+    Server(Result<Turn, ServerLost>),
+    Stopped,
+}
 
 /// The session ends: the client said so, is gone, or was told why.
 #[derive(Debug)]
@@ -88,7 +96,7 @@ pub struct Session {
     pub(super) block: Block,
     /// The deferred block has been read in: PostgreSQL would have taken a snapshot.
     pub(super) read_early: bool,
-    pub(super) held: Option<Held>,
+    pub(super) held: Option<Box<Held>>,
     pub(super) pin: Option<Pin>,
     pub(super) last: Last,
     pub(super) pending: Pending,
@@ -101,26 +109,30 @@ pub struct Session {
     /// A batch without a Sync failed, and its Sync has not come yet.
     pub(super) failed_before: bool,
     pub(super) completed: Vec<(Completion, Bytes)>,
+    /// For a replica that says nothing.
+    pub(super) alarm: Alarm,
+    /// When the unit in work was taken up.
+    pub(super) unit_began: Instant,
     /// Bytes at the head of the client's input that belong to the unit in work.
     pub(super) unit_bytes: usize,
 }
 
 /// Serves a client until one of both ends it.
-pub async fn run(client: Client, proxy: Arc<Proxy>, stop: CancellationToken) {
+pub async fn run(client: Client, proxy: Arc<Proxy>) {
     Counters::count(&proxy.counters.logins);
     proxy.counters.clients.fetch_add(1, Ordering::Relaxed);
     let counted = Arc::clone(&proxy);
-    serve(client, proxy, stop).await;
+    serve(client, proxy).await;
     counted.counters.clients.fetch_sub(1, Ordering::Relaxed);
 }
 
-async fn serve(mut client: Client, proxy: Arc<Proxy>, stop: CancellationToken) {
+async fn serve(mut client: Client, proxy: Arc<Proxy>) {
     match login::base(&proxy, &client).await {
         Ok(base) => {
             let mut session = Box::new(Session::new(client, proxy, base));
             session.greet();
             session.await_catalog().await;
-            Box::pin(session.serve(&stop)).await;
+            Box::pin(session.serve()).await;
         }
         Err(refusal) => {
             let input = std::mem::take(&mut client.input);
@@ -172,6 +184,8 @@ impl Session {
             skipping: false,
             failed_before: false,
             completed: Vec::new(),
+            alarm: Alarm::default(),
+            unit_began: Instant::now(),
             unit_bytes: 0,
             base,
             proxy,
@@ -193,11 +207,14 @@ impl Session {
 
     /// A text that would pin the session for good, and perhaps only because there is no catalog to look its functions up in, waits
     /// for one; false: there is nothing to wait for, or no longer. `until` is set by the first wait.
-    pub(super) async fn await_known(&mut self, until: &mut Option<Instant>) -> Result<bool, Goodbye> {
+    pub(super) async fn await_known(
+        &mut self,
+        until: &mut Option<tokio::time::Instant>,
+    ) -> Result<bool, Goodbye> {
         if self.pin.is_some() {
             return Ok(false);
         }
-        let until = *until.get_or_insert_with(|| Instant::now() + CATALOG_WAIT);
+        let until = *until.get_or_insert_with(|| tokio::time::Instant::now() + CATALOG_WAIT);
         let (database, doubts) = (Arc::clone(&self.database), self.doubts);
         let known = tokio::time::timeout_at(until, database.known(doubts));
         Ok(matches!(self.waiting(known).await?, Some(Ok(true))))
@@ -221,7 +238,7 @@ impl Session {
         self.ready_for_query();
     }
 
-    async fn serve(&mut self, stop: &CancellationToken) {
+    async fn serve(&mut self) {
         let ended = loop {
             // Answering takes several times the room that waiting does, and most clients wait most of the time.
             if let Err(goodbye) = Box::pin(self.serve_input()).await {
@@ -231,7 +248,7 @@ impl Session {
             if self.wire.gone {
                 break Goodbye;
             }
-            if let Err(goodbye) = self.wait(stop).await {
+            if let Err(goodbye) = self.wait().await {
                 break goodbye;
             }
         };
@@ -250,7 +267,8 @@ impl Session {
                 Err(error) => return Err(self.refuse(error)),
             };
             self.unit_bytes = unit.bytes();
-            self.presence.begin_unit();
+            self.unit_began = Instant::now();
+            self.presence.begin_unit(self.unit_began);
             self.await_verified().await?;
             match unit {
                 // After an error in a batch all is dropped up to its Sync.
@@ -278,28 +296,43 @@ impl Session {
     }
 
     /// Waits until the client has more to say; a server connection in hand may say something meanwhile.
-    async fn wait(&mut self, stop: &CancellationToken) -> Result<(), Goodbye> {
-        if let Some(held) = &mut self.held {
-            let turn = tokio::select! {
-                turn = held.turn(Some(&mut self.wire)) => turn,
-                () = stop.cancelled() => return Err(self.farewell()),
-            };
-            return match turn {
-                Ok(Turn::Server) => self.hear_server(),
-                Ok(_) => Ok(()),
-                Err(lost) => Err(self.fatal(sqlstate::ADMIN_SHUTDOWN, lost.to_string())),
-            };
+    async fn wait(&mut self) -> Result<(), Goodbye> {
+        // It may have come together with the end of the unit before.
+        if self.held.as_deref().is_some_and(has_message) {
+            return self.hear_server();
         }
-        let in_block = self.block != Block::None;
-        let idle_max = self.derived.idle_in_block_max.filter(|_| in_block);
-        tokio::select! {
-            () = async { self.wire.readable().await; self.wire.read().await } => Ok(()),
-            () = stop.cancelled() => Err(self.farewell()),
-            () = tokio::time::sleep(idle_max.unwrap_or_default()), if idle_max.is_some() => Err(self.fatal(
+        let in_block = self.block != Block::None && self.held.is_none();
+        let woken = match self.derived.idle_in_block_max.filter(|_| in_block) {
+            Some(idle_max) => tokio::time::timeout(idle_max, self.woken()).await,
+            None => Ok(self.woken().await),
+        };
+        match woken {
+            Ok(Woken::Server(Ok(Turn::Server))) => self.hear_server(),
+            Ok(Woken::Client | Woken::Server(Ok(_))) => Ok(()),
+            Ok(Woken::Server(Err(lost))) => Err(self.fatal(sqlstate::ADMIN_SHUTDOWN, lost.to_string())),
+            Ok(Woken::Stopped) => Err(self.farewell()),
+            Err(_) => Err(self.fatal(
                 sqlstate::IDLE_IN_TRANSACTION_TIMEOUT,
                 "terminating connection due to idle-in-transaction timeout",
             )),
         }
+    }
+
+    /// Waits for whatever comes first.
+    async fn woken(&mut self) -> Woken {
+        if self.held.is_none() {
+            self.wire.shrink();
+        }
+        std::future::poll_fn(|cx| {
+            if self.presence.poll_stopped(cx).is_ready() {
+                return Poll::Ready(Woken::Stopped);
+            }
+            match &mut self.held {
+                Some(held) => held.poll_turn(cx, Some(&mut self.wire)).map(Woken::Server),
+                None => self.wire.poll_read(cx).map(|()| Woken::Client),
+            }
+        })
+        .await
     }
 
     /// Takes what a server says unasked: notices, notifications, parameters, or that it ends the connection.
@@ -382,6 +415,22 @@ impl Session {
             .verdict(&Subject { path, sql: shared }, sql, self.doubts)
     }
 
+    /// The verdict on a prepared statement, under the search path and the catalog of now: the last one, while that holds.
+    pub(super) fn verdict_of(&self, statement: &ClientStatement) -> Arc<Verdict> {
+        let sql = &statement.parsed.sql;
+        let mut judged = statement.judged.lock();
+        if let Some((path, verdict)) = &*judged
+            && Arc::ptr_eq(path, &self.derived.path)
+            && self.derived.reads_as_written(sql)
+            && self.database.holds(verdict, self.doubts)
+        {
+            return Arc::clone(verdict);
+        }
+        let verdict = self.verdict(sql);
+        *judged = Some((Arc::clone(&self.derived.path), Arc::clone(&verdict)));
+        verdict
+    }
+
     /// The status that ReadyForQuery tells the client.
     pub(super) fn status(&self) -> Status {
         match &self.block {
@@ -431,4 +480,10 @@ impl Session {
         self.wire.input.advance(self.wire.input.len());
         self.fatal(code, error.to_string())
     }
+}
+
+/// Has the server said a whole message that nobody has heard? One that is too long counts too.
+fn has_message(held: &Held) -> bool {
+    let next = frame::next(&held.lease.input, 0, crate::protocol::scanner::CONTROL_BYTES_MAX);
+    !matches!(next, Ok(None))
 }

@@ -8,8 +8,11 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use foldhash::fast::RandomState;
+use parking_lot::Mutex;
 
 use super::own::Own;
+use super::told::Told;
 use crate::catalog::remembered::Remembered;
 use crate::catalog::verdict::Verdict;
 use crate::pool::PreparedStatement;
@@ -28,6 +31,10 @@ pub struct ClientStatement {
     pub types: Bytes,
     /// The proxy's own statement, which no server sees.
     pub own: Option<Own>,
+    /// The last verdict on it, and the search path that it was made under.
+    pub judged: Mutex<Option<(Arc<str>, Arc<Verdict>)>>,
+    /// The columns that the client was told it has.
+    pub told: Mutex<Option<Told>>,
     /// The first cache rule whose pattern its text matches.
     pub ruled: Remembered,
 }
@@ -57,10 +64,11 @@ struct Change {
 /// All of one session.
 #[derive(Debug, Default)]
 pub struct Statements {
-    named: HashMap<Bytes, Arc<ClientStatement>>,
-    portals: HashMap<Bytes, Portal>,
+    named: HashMap<Bytes, Arc<ClientStatement>, RandomState>,
+    portals: HashMap<Bytes, Portal, RandomState>,
     unanswered: VecDeque<Change>,
     parsed: Serial,
+    newest: Serial,
 }
 
 impl Statements {
@@ -77,7 +85,14 @@ impl Statements {
 
     /// Parse was sent.
     pub fn parse(&mut self, name: Bytes, statement: Arc<ClientStatement>) {
+        self.newest = statement.serial;
         let before = self.named.insert(name.clone(), statement);
+        self.unanswered.push_back(Change { name, before });
+    }
+
+    /// Parse was sent for a name that is in use: it will fail.
+    pub fn parse_again(&mut self, name: Bytes) {
+        let before = self.named.get(&name).cloned();
         self.unanswered.push_back(Change { name, before });
     }
 
@@ -101,22 +116,35 @@ impl Statements {
     pub fn undo(&mut self) {
         while let Some(change) = self.unanswered.pop_back() {
             match change.before {
-                // A failed Parse leaves no unnamed statement: the server drops the old one first.
-                Some(before) if !change.name.is_empty() => drop(self.named.insert(change.name, before)),
-                _ => drop(self.named.remove(&change.name)),
+                Some(before) => drop(self.named.insert(change.name, before)),
+                None => drop(self.named.remove(&change.name)),
             }
         }
     }
 
-    /// DEALLOCATE of one, accepted.
-    pub fn deallocate(&mut self, name: &[u8]) -> bool {
-        self.named.remove(name).is_some()
+    /// The oldest unanswered change, a Parse, failed, and all behind it was skipped.
+    pub fn undo_failed_parse(&mut self) {
+        let unnamed = self
+            .unanswered
+            .front()
+            .is_some_and(|change| change.name.is_empty());
+        self.undo();
+        if unnamed {
+            // The server drops the old one first.
+            self.named.remove(&b""[..]);
+        }
     }
 
-    /// DEALLOCATE ALL, or DISCARD ALL.
-    pub fn clear(&mut self) {
-        self.named.clear();
-        self.portals.clear();
+    /// The newest statement that was sent to be parsed.
+    pub fn newest(&self) -> Serial {
+        self.newest
+    }
+
+    /// DEALLOCATE ALL, or DISCARD ALL, sent when this one was the newest; those that a pipeline parsed behind it stay, and so does
+    /// the one without a name.
+    pub fn forget_up_to(&mut self, newest: Serial) {
+        self.named
+            .retain(|name, statement| name.is_empty() || statement.serial > newest);
     }
 
     /// A simple query drops the unnamed statement.
@@ -175,6 +203,8 @@ mod tests {
             },
             types: Bytes::new(),
             own: None,
+            judged: Mutex::default(),
+            told: Mutex::default(),
             ruled: Remembered::default(),
         })
     }
@@ -208,8 +238,32 @@ mod tests {
         parse(&mut statements, "", "select 1");
         statements.answered();
         parse(&mut statements, "", "selec 2");
-        statements.undo();
+        statements.undo_failed_parse();
         assert_eq!(text(&statements, ""), None);
+    }
+
+    #[test]
+    fn to_forget_all_leaves_what_has_no_name_and_what_is_newer() {
+        let mut statements = Statements::default();
+        parse(&mut statements, "s1", "select 1");
+        parse(&mut statements, "", "deallocate all");
+        let newest = statements.newest();
+        parse(&mut statements, "s2", "select 2");
+        statements.all_answered();
+        statements.forget_up_to(newest);
+        assert_eq!(text(&statements, "s1"), None);
+        assert_eq!(text(&statements, ""), Some(&b"deallocate all"[..]));
+        assert_eq!(text(&statements, "s2"), Some(&b"select 2"[..]));
+    }
+
+    #[test]
+    fn a_skipped_parse_leaves_the_unnamed_statement_as_it_was() {
+        let mut statements = Statements::default();
+        parse(&mut statements, "", "select 1");
+        statements.answered();
+        parse(&mut statements, "", "select 2");
+        statements.undo();
+        assert_eq!(text(&statements, ""), Some(&b"select 1"[..]));
     }
 
     #[test]

@@ -24,6 +24,16 @@ const IDLE_BYTES_MAX: usize = 1024;
 /// A buffer that has grown beyond this is given up when it is empty.
 const KEPT_BYTES_MAX: usize = 64 * 1024;
 
+/// Drops the first `bytes` of a buffer. One that is empty then begins at its beginning again, which spares the next who
+/// appends from moving it there.
+pub(super) fn drop_front(buffer: &mut BytesMut, bytes: usize) {
+    if bytes == buffer.len() {
+        buffer.clear();
+    } else {
+        buffer.advance(bytes);
+    }
+}
+
 /// A client's socket and buffers.
 #[derive(Debug)]
 pub struct Wire {
@@ -66,7 +76,7 @@ impl Wire {
         if written == 0 {
             return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
         }
-        self.out.advance(written);
+        drop_front(&mut self.out, written);
         if self.out.is_empty() {
             ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
         }
@@ -97,22 +107,19 @@ impl Wire {
         Poll::Ready(())
     }
 
-    /// Waits until there is something to read, without a buffer. Returns at once where only reading can tell.
-    pub async fn readable(&mut self) {
+    /// Gives up the room that buffers have taken, before a wait that may be long.
+    pub fn shrink(&mut self) {
         if self.input.is_empty() && self.input.capacity() > IDLE_BYTES_MAX {
             self.input = BytesMut::new();
         }
         if self.out.is_empty() && self.out.capacity() > IDLE_BYTES_MAX {
             self.out = BytesMut::new();
         }
-        if self.stream.readable().await.is_err() {
-            self.gone = true;
-        }
     }
 
     /// Drops the first `bytes` of what was read.
     pub fn consume(&mut self, bytes: usize) {
-        self.input.advance(bytes);
+        drop_front(&mut self.input, bytes);
     }
 
     /// Says goodbye to the socket; what it does not take at once is lost.

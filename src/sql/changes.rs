@@ -4,9 +4,9 @@
 //! the rest is a doubt. What triggers, cascades and rules add is the catalog's knowledge.
 
 use sqlparser::ast::{
-    Assignment, AssignmentTarget, ConflictTarget, Delete, FromTable, Insert, Merge, MergeAction,
-    MergeInsertKind, MergeUpdateKind, OnConflictAction, OnInsert, OutputClause, Statement, TableFactor,
-    TableObject, TableWithJoins, Update, UpdateTableFromKind,
+    Assignment, AssignmentTarget, ConflictTarget, Delete, Expr, FromTable, FunctionArg, FunctionArgExpr,
+    FunctionArguments, Insert, Merge, MergeAction, MergeInsertKind, MergeUpdateKind, OnConflictAction,
+    OnInsert, OutputClause, Statement, TableFactor, TableObject, TableWithJoins, Update, UpdateTableFromKind,
 };
 
 use super::statement::{Doubt, Kind};
@@ -188,7 +188,25 @@ impl Walk {
             match target {
                 AssignmentTarget::ColumnName(_) | AssignmentTarget::Tuple(_) => {}
             }
+            if sets_default(value) {
+                self.doubt(Doubt::SetsDefault);
+            }
             self.expr(value);
         }
+    }
+}
+
+/// The parser takes DEFAULT for a column of that name.
+fn sets_default(value: &Expr) -> bool {
+    match value {
+        Expr::Identifier(name) => name.quote_style.is_none() && name.value.eq_ignore_ascii_case("default"),
+        Expr::Tuple(values) => values.iter().any(sets_default),
+        Expr::Function(row) => match &row.args {
+            FunctionArguments::List(list) => list.args.iter().any(
+                |arg| matches!(arg, FunctionArg::Unnamed(FunctionArgExpr::Expr(value)) if sets_default(value)),
+            ),
+            _ => false,
+        },
+        _ => false,
     }
 }

@@ -81,6 +81,8 @@ pub enum Doubt {
     ClockWord,
     /// ctid, xmin, xmax, cmin, cmax or tableoid.
     SystemColumn,
+    /// A column is set to its DEFAULT by other than INSERT: what the default calls is called.
+    SetsDefault,
     /// TABLESAMPLE: another sample each time.
     Sample,
     /// An unquoted relation named `only`, or ONLY misread as one: the parser cannot tell which table is read.

@@ -4,7 +4,7 @@
 //! client's transcript as its own bytes.
 
 use super::*;
-use Sent::{Bind, Close, DescribePortal, DescribeStatement, Execute, Parse, Query, Sync};
+use Sent::{Bind, CloseStatement, DescribePortal, DescribeStatement, Execute, Parse, Query, Sync};
 
 /// A message of the client, as the proxy treats it.
 enum Step {
@@ -111,7 +111,7 @@ fn an_error_skips_to_the_next_sync_and_no_further() {
         b"EZ",
         b"EZ",
     );
-    check(&[Send(Sync), Send(Close), Send(Sync)], b"EZ3Z", b"EZ3Z");
+    check(&[Send(Sync), Send(CloseStatement), Send(Sync)], b"EZ3Z", b"EZ3Z");
 }
 
 #[test]

@@ -140,6 +140,17 @@ fn doubts_of_tokens() {
         "with x as (insert into t values (1) returning *) select * from x",
         &[Doubt::WritesInCte],
     );
+    for text in [
+        "update t set a = default where b = 1",
+        "update t set (a, b) = (1, DEFAULT)",
+        "update t set (a, b) = row (1, default)",
+        "insert into t values (1) on conflict (a) do update set b = default",
+        "merge into t using s on t.a = s.a when matched then update set b = default",
+    ] {
+        doubts(text, &[Doubt::SetsDefault]);
+    }
+    doubts("update t set a = \"default\", b = 1", &[]);
+    doubts("insert into t values (default)", &[]);
     doubts(
         "select U&'\\006eow'::timestamp",
         &[Doubt::ClockWord, Doubt::Opaque],
