@@ -163,7 +163,11 @@ impl Pools {
         Box::pin(async {
             let pool = self.pool(key)?;
             let gate = pool.enter(self.shared.settings.queue_max, deadline).await?;
-            let seat = pool.seat(deadline).await?;
+            // Whoever leaves gives the connection back before the place at the gate.
+            let seat = match pool.seat_now(key) {
+                Some(seat) => seat,
+                None => Box::pin(pool.seat(deadline)).await?,
+            };
             pool.leases.fetch_add(1, Ordering::Relaxed);
             Ok(Lease { seat, _gate: gate })
         })
@@ -174,14 +178,7 @@ impl Pools {
     pub fn lease_now(&self, key: &PoolKey) -> Option<Lease> {
         let pool = self.pool(key).ok()?;
         let gate = Arc::clone(&pool.gate).try_acquire_owned().ok()?;
-        if pool.shelf.idle(key) == 0 {
-            return None;
-        }
-        // Asked once, without waiting: bb8 hands an idle connection out at the first poll.
-        let get = pin!(pool.inner.get_owned());
-        let Poll::Ready(Ok(seat)) = get.poll(&mut Context::from_waker(Waker::noop())) else {
-            return None;
-        };
+        let seat = pool.seat_now(key)?;
         pool.leases.fetch_add(1, Ordering::Relaxed);
         Some(Lease { seat, _gate: gate })
     }
@@ -300,6 +297,18 @@ impl Pool {
         match timeout_at(deadline, Arc::clone(&self.gate).acquire_owned()).await {
             Ok(Ok(gate)) => Ok(gate),
             _ => Err(PoolError::TimedOut),
+        }
+    }
+
+    /// An idle connection, if there is one. Asked once, without waiting: bb8 hands it out at the first poll.
+    fn seat_now(&self, key: &PoolKey) -> Option<PooledConnection<'static, Connector>> {
+        if self.shelf.idle(key) == 0 {
+            return None;
+        }
+        let get = pin!(self.inner.get_owned());
+        match get.poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Ok(seat)) => Some(seat),
+            _ => None,
         }
     }
 

@@ -214,10 +214,15 @@ impl Session {
                 CopyIn::No => self.wire.input.len() < AHEAD_BYTES_MAX + self.unit_bytes,
                 _ => held.lease.output.len() < COPY_BYTES_MAX,
             };
+            let alarmed = self.wire.gone || progress.silence.is_some() && !progress.shown;
             let client = (hear && !self.wire.gone).then_some(&mut self.wire);
-            let alarm = (progress.silence.is_some() && !progress.shown).then_some(&mut self.alarm);
+            let alarm = alarmed.then_some(&mut self.alarm);
             let Some(turn) = turn(held, client, alarm).await else {
-                Box::pin(self.look_for_a_lock(held, progress)).await?;
+                if self.wire.gone {
+                    self.client_vanished(held, progress.run);
+                } else {
+                    Box::pin(self.look_for_a_lock(held, progress)).await?;
+                }
                 continue;
             };
             if turn? == Turn::Client && self.wire.gone {

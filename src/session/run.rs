@@ -46,6 +46,9 @@ const OUT_BYTES_MAX: usize = 64 * 1024;
 /// Longest wait for a database's first catalog, or of a text that would pin its session for lack of one.
 const CATALOG_WAIT: std::time::Duration = std::time::Duration::from_secs(3);
 
+/// Between two cancel requests for the statement of a client that is gone.
+const CANCEL_AGAIN: std::time::Duration = std::time::Duration::from_secs(1);
+
 /// Longest wait of a statement for the comparison of a catalog in doubt.
 const DOUBT_WAIT: std::time::Duration = std::time::Duration::from_millis(250);
 
@@ -445,8 +448,10 @@ impl Session {
         backend::ready_for_query(self.status(), &mut self.wire.out);
     }
 
-    /// The client is gone in the middle of a unit: a statement that writes is seen through, any other is cancelled.
+    /// The client is gone in the middle of a unit: a statement that writes is seen through, any other is cancelled. A request may
+    /// come before its server has begun, and is ignored then; so it is repeated until the unit is over.
     pub(super) fn client_vanished(&mut self, held: &Held, run: &Run) {
+        self.alarm.set(Instant::now() + CANCEL_AGAIN);
         if self.pending.is_empty() && run.capture.is_none() {
             let (proxy, target) = (Arc::clone(&self.proxy), held.lease.cancel_target());
             self.proxy.tasks.spawn(async move {
