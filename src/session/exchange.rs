@@ -219,14 +219,14 @@ impl Session {
             let alarm = alarmed.then_some(&mut self.alarm);
             let Some(turn) = turn(held, client, alarm).await else {
                 if self.wire.gone {
-                    self.client_vanished(held, progress.run);
+                    self.client_vanished(progress.run);
                 } else {
                     Box::pin(self.look_for_a_lock(held, progress)).await?;
                 }
                 continue;
             };
             if turn? == Turn::Client && self.wire.gone {
-                self.client_vanished(held, progress.run);
+                self.client_vanished(progress.run);
             }
         }
     }
