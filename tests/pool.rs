@@ -590,6 +590,7 @@ async fn a_connection_that_the_server_closed_is_not_lent() {
     // Its line in pg_stat_activity goes before its socket.
     let gone = || nix::sys::signal::kill(nix::unistd::Pid::from_raw(process), None).is_err();
     eventually("the backend is gone", gone).await;
+    tokio::task::yield_now().await;
     let next = lease(&pools, "admin").await;
     assert_ne!(next.id, id);
 }
