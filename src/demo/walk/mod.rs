@@ -132,7 +132,9 @@ enum StepError {
     },
     #[error(transparent)]
     Cluster(#[from] ClusterError),
-    #[error("PostgreSQL gave a statement no identifier: compute_query_id is off")]
+    #[error(
+        "PostgreSQL gave a statement no identifier: compute_query_id is off, or the server is older than 14"
+    )]
     NoIdentifier,
     #[error("SHOW pgladder.last gave no row")]
     NoReason,
