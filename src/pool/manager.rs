@@ -128,6 +128,7 @@ impl Connector {
             tainted_by: None,
             brought_to: None,
             drawn: Drawn::default(),
+            spent: false,
             generation,
             _slot: slot,
         }))
