@@ -749,7 +749,11 @@ async fn control_connections_use_tls_with_the_checks_of_the_pools() {
             mode(TlsMode::VerifyFull, Some(&root)),
             Some("not valid for name"),
         ),
-        ("127.0.0.1", mode(TlsMode::Disable, None), Some("no encryption")),
+        (
+            "127.0.0.1",
+            mode(TlsMode::Disable, None),
+            Some("pg_hba.conf rejects connection"),
+        ),
     ] {
         let watched = with(host, tls);
         match refusal {

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use pgladder::cluster::NodeId;
+use pgladder::demo::binaries::BINDIR_VARIABLE;
 use pgladder::pool::{
     Address, Credentials, Lease, PoolError, PoolKey, PoolSettings, Pools, SampleNumbers, Secret, ServerTls,
     TlsMode,
@@ -30,8 +31,11 @@ struct Postgres {
     port: u16,
 }
 
-/// The newest installation on this machine.
+/// What the environment names, or else the newest installation on this machine.
 fn binaries() -> PathBuf {
+    if let Some(named) = std::env::var_os(BINDIR_VARIABLE).filter(|named| !named.is_empty()) {
+        return named.into();
+    }
     let mut found: Vec<_> = std::fs::read_dir("/usr/lib/postgresql")
         .map(|entries| entries.flatten().map(|entry| entry.path().join("bin")).collect())
         .unwrap_or_default();
@@ -582,8 +586,10 @@ async fn a_connection_that_the_server_closed_is_not_lent() {
     let first = lease(&pools, "admin").await;
     let (id, process) = (first.id, first.process);
     drop(first);
-    server.psql(&format!("select pg_terminate_backend({process}, 5000)"));
-    tokio::task::yield_now().await;
+    server.psql(&format!("select pg_terminate_backend({process})"));
+    // Its line in pg_stat_activity goes before its socket.
+    let gone = || nix::sys::signal::kill(nix::unistd::Pid::from_raw(process), None).is_err();
+    eventually("the backend is gone", gone).await;
     let next = lease(&pools, "admin").await;
     assert_ne!(next.id, id);
 }

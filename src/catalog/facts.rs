@@ -25,7 +25,7 @@ pub(super) struct Facts {
     pub write_expressions: Vec<(Oid, Effects)>,
     /// What the checks and the default of a domain do.
     pub domains: Vec<(Oid, Effects)>,
-    /// Relation (or composite type's relation) and the type of one of its columns, where that is no built-in type.
+    /// Relation (or composite type's relation) and the type of one of its columns, where that is no built-in type, or timetz.
     pub columns: Vec<(Oid, Oid)>,
     /// Relation and name of each column whose text may hold words: not of a number, a time and the like.
     pub wordy: Vec<(Oid, Box<str>)>,

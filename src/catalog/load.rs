@@ -64,7 +64,9 @@ impl Catalog {
 const INHERITS: &str = "SELECT inhrelid, inhparent FROM pg_catalog.pg_inherits ORDER BY 1, 2";
 
 const COLUMNS: &str = "SELECT attrelid, atttypid FROM pg_catalog.pg_attribute \
-    WHERE attnum > 0 AND NOT attisdropped AND atttypid >= 16384 ORDER BY 1, 2";
+    WHERE attnum > 0 AND NOT attisdropped \
+        AND (atttypid >= 16384 OR atttypid IN ('timetz'::pg_catalog.regtype, 'timetz[]'::pg_catalog.regtype)) \
+    ORDER BY 1, 2";
 
 /// Columns of user relations whose type is none of those in whose text no word of the clock can stand.
 const WORDY: &str = "SELECT a.attrelid, a.attname::text FROM pg_catalog.pg_attribute a \

@@ -70,7 +70,7 @@ pub(super) struct Relation {
     pub primary: Option<Why>,
     /// Why a write of it may do anything.
     pub write_doubt: Option<Why>,
-    /// What reading it does, beyond reading its rows: policies, computed columns, columns of user types.
+    /// What reading it does, beyond reading its rows: policies, computed columns, columns of user types and of timetz.
     pub read: Effects,
     /// What its query does: on each reading of a view, on REFRESH of a materialized view.
     pub definition: Effects,
@@ -342,6 +342,10 @@ impl Catalog {
             }
             let mut open = columns.get(oid).cloned().unwrap_or_default();
             while let Some(column) = open.pop() {
+                if is_timetz(column) {
+                    // To turn one into another zone, PostgreSQL asks what that zone's offset is today.
+                    relation.read.uncache(Why::ReadsClock);
+                }
                 if column < FIRST_USER_OID || !relation.types.insert(column) {
                     continue;
                 }
@@ -444,6 +448,11 @@ fn needed(argument: Oid, types: &HashMap<Oid, &TypeRow>) -> Option<Oid> {
         'b' | 'e' => Some(row.oid),
         _ => None,
     }
+}
+
+/// timetz, or its array.
+fn is_timetz(oid: Oid) -> bool {
+    matches!(oid, 1266 | 1270)
 }
 
 /// The server's own schemas: read on the primary, never cached.

@@ -92,8 +92,6 @@ pub struct ServerConnection {
     pub brought_to: Option<Arc<AppliedSettings>>,
     /// Who may have drawn from sequences here.
     pub drawn: Drawn,
-    /// It is closed when it comes back, whatever state it is in.
-    pub spent: bool,
     /// The session that ran something here whose trace cannot be told: anybody else resets the connection in full first.
     pub tainted_by: Option<u64>,
     pub(crate) generation: u64,

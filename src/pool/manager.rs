@@ -128,7 +128,6 @@ impl Connector {
             tainted_by: None,
             brought_to: None,
             drawn: Drawn::default(),
-            spent: false,
             generation,
             _slot: slot,
         }))

@@ -84,31 +84,45 @@ impl Cancels {
         if !same(&shared.secret, secret) {
             return;
         }
-        let target = {
-            let mut running = shared.running.lock();
-            if let Some(waiting) = &running.waiting {
-                waiting.notify_one();
-            }
-            let target = running.target.clone();
-            running.forwarding += usize::from(target.is_some());
-            target
-        };
-        if let Some(target) = target {
-            let _forwarding = Forwarding(&shared);
-            if let Err(error) = pools.cancel(&target).await {
-                tracing::debug!(%error, "a cancel request did not reach its server");
-            }
+        if let Some(waiting) = &shared.running.lock().waiting {
+            waiting.notify_one();
+        }
+        if let Some(forwarding) = Forwarding::begin(&shared) {
+            forwarding.end(pools).await;
         }
     }
 }
 
-/// Ends the forwarding also when its future is dropped.
-struct Forwarding<'a>(&'a Shared);
+/// A request on its way to the server. Until it is dropped, the connection that it means is not given back.
+#[derive(Debug)]
+pub struct Forwarding {
+    shared: Arc<Shared>,
+    target: CancelTarget,
+}
 
-impl Drop for Forwarding<'_> {
+impl Forwarding {
+    fn begin(shared: &Arc<Shared>) -> Option<Self> {
+        let mut running = shared.running.lock();
+        let target = running.target.clone()?;
+        running.forwarding += 1;
+        Some(Self {
+            shared: Arc::clone(shared),
+            target,
+        })
+    }
+
+    /// Returns when the server has taken the request.
+    pub async fn end(self, pools: &Pools) {
+        if let Err(error) = pools.cancel(&self.target).await {
+            tracing::debug!(%error, "a cancel request did not reach its server");
+        }
+    }
+}
+
+impl Drop for Forwarding {
     fn drop(&mut self) {
-        self.0.running.lock().forwarding -= 1;
-        self.0.done.notify_one();
+        self.shared.running.lock().forwarding -= 1;
+        self.shared.done.notify_one();
     }
 }
 
@@ -126,6 +140,11 @@ impl CancelSlot {
     /// From now on a request means this connection.
     pub fn aim(&self, target: CancelTarget) {
         self.shared.running.lock().target = Some(target);
+    }
+
+    /// A request of the session's own, for what it runs now, if anything.
+    pub fn request(&self) -> Option<Forwarding> {
+        Forwarding::begin(&self.shared)
     }
 
     /// From now on a request means nothing; returns when none is being forwarded any more.
@@ -207,6 +226,26 @@ mod tests {
         assert!(!same(b"abcd", b"abce"));
         assert!(!same(b"abcd", b"abc"));
         assert!(!same(b"abcd", b""));
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_not_given_back_while_a_request_is_on_its_way_to_it() {
+        let slot = Arc::new(Cancels::default()).slot(0);
+        assert!(slot.request().is_none(), "nothing runs");
+        slot.aim(CancelTarget {
+            node: crate::cluster::NodeId(0),
+            process: 7,
+            secret: Bytes::new(),
+        });
+        let requests = [slot.request(), slot.request()].map(|request| request.expect("it runs"));
+        let mut cleared = std::pin::pin!(slot.clear());
+        for request in requests {
+            let early = tokio::time::timeout(std::time::Duration::ZERO, &mut cleared);
+            assert!(early.await.is_err());
+            drop(request);
+        }
+        cleared.await;
+        assert!(slot.request().is_none(), "it is over");
     }
 
     #[tokio::test]

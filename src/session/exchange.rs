@@ -206,7 +206,7 @@ impl Session {
             if self.wire.gone && progress.copy == CopyIn::Data {
                 return Err(protocol("the client vanished while it sent data"));
             }
-            self.show(held, progress).await;
+            self.show(progress).await;
             let hear = match progress.copy {
                 CopyIn::No => self.wire.input.len() < AHEAD_BYTES_MAX + self.unit_bytes,
                 _ => held.lease.output.len() < COPY_BYTES_MAX,
@@ -220,12 +220,12 @@ impl Session {
                 if progress.silence.is_some() && !progress.shown && (shared || !self.wire.gone) {
                     Box::pin(self.look_for_a_lock(held, progress)).await?;
                 } else {
-                    self.client_vanished(held, progress.run);
+                    self.client_vanished(progress.run);
                 }
                 continue;
             };
             if turn? == Turn::Client && self.wire.gone {
-                self.client_vanished(held, progress.run);
+                self.client_vanished(progress.run);
             }
         }
     }
@@ -249,14 +249,14 @@ impl Session {
     }
 
     /// Writes what the client may have; its answer, while it may be run again, only when it has grown large.
-    async fn show(&mut self, held: &mut Held, progress: &mut Progress<'_>) {
+    async fn show(&mut self, progress: &mut Progress<'_>) {
         let grown = self.wire.out.len() - progress.out_start > HELD_BACK_BYTES_MAX;
         if progress.refused.is_none() && (progress.shown || grown) && !self.wire.out.is_empty() {
             progress.shown = true;
             progress.out_start = 0;
             self.wire.flush().await;
             if self.wire.gone {
-                self.client_vanished(held, progress.run);
+                self.client_vanished(progress.run);
             }
         }
     }

@@ -245,7 +245,7 @@ impl Held {
     /// Keeps ReadyForQuery's status. Idle means that nothing is under way.
     pub fn note_status(&mut self, body: &[u8]) -> Result<(), ServerLost> {
         self.status = Status::read(body).ok_or_else(|| protocol("an unknown transaction status"))?;
-        self.lease.dirty = self.status != Status::Idle || self.lease.spent;
+        self.lease.dirty = self.status != Status::Idle;
         Ok(())
     }
 

@@ -450,17 +450,14 @@ impl Session {
 
     /// The client is gone in the middle of a unit: a statement that writes is seen through, any other is cancelled. A request may
     /// come before its server has begun, and is ignored then; so it is repeated until the unit is over.
-    pub(super) fn client_vanished(&mut self, held: &mut Held, run: &Run) {
+    pub(super) fn client_vanished(&mut self, run: &Run) {
         self.alarm.set(Instant::now() + CANCEL_AGAIN);
         if self.pending.is_empty() && run.capture.is_none() {
-            // The request may come when the statement is over, and must not find the next client's.
-            held.lease.spent = true;
-            let (proxy, target) = (Arc::clone(&self.proxy), held.lease.cancel_target());
-            self.proxy.tasks.spawn(async move {
-                if let Err(error) = proxy.pools.cancel(&target).await {
-                    tracing::debug!(%error, "the statement of a client that is gone was not cancelled");
-                }
-            });
+            // Begun here and not in its task, so that the connection is not given back, to be hit by it, before it is taken.
+            if let Some(request) = self.cancel.request() {
+                let pools = Arc::clone(&self.proxy.pools);
+                self.proxy.tasks.spawn(async move { request.end(&pools).await });
+            }
         }
     }
 

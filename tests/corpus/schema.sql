@@ -54,7 +54,7 @@ CREATE RULE copy AS ON INSERT TO ruled DO ALSO INSERT INTO audit_log (what) VALU
 -- Functions.
 CREATE FUNCTION log_visit(what text) RETURNS int LANGUAGE plpgsql VOLATILE AS
     $$ BEGIN INSERT INTO audit_log (what) VALUES ($1); RETURN 1; END $$;
-CREATE FUNCTION sly(what text) RETURNS int LANGUAGE sql STABLE AS 'SELECT log_visit($1)';
+CREATE FUNCTION sly(what text) RETURNS int LANGUAGE sql STABLE AS 'SELECT public.log_visit($1)';
 CREATE FUNCTION quiet(int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT $1 + 1';
 CREATE TABLE described (id int, city text);
 CREATE FUNCTION label(described) RETURNS text LANGUAGE sql STABLE AS 'SELECT $1.city';

@@ -12,13 +12,20 @@ const SHOWN_MAX: usize = 12;
 /// A line without the port, the database's kind, process numbers, temporary schemas and times of day.
 pub fn alike(line: &str, port: u16) -> String {
     let mut line = line.replace("_proxy", "_plain");
-    for (before, after) in [("port ", ""), ("port=", ""), ("port \"", "\"")] {
+    for (before, after) in [
+        ("port ", ""),
+        ("port=", ""),
+        ("port \"", "\""),
+        ("Server Port          | ", ""),
+    ] {
         line = line.replace(&format!("{before}{port}{after}"), "port <n>");
     }
     if let Some((_, rest)) = line.split_once(" (every ") {
         return format!("<now> (every {rest}");
     }
-    without_number_after(&without_number_after(&line, "process with PID "), "pg_temp_")
+    ["process with PID ", "Backend PID          | ", "pg_temp_"]
+        .iter()
+        .fold(line, |line, words| without_number_after(&line, words))
 }
 
 fn without_number_after(line: &str, words: &str) -> String {

@@ -123,9 +123,9 @@ impl Stage {
         let first = self.cluster.connect(0, &pair.direct).await.expect("a connection");
         first.batch_execute(content).await.expect("its content");
         drop(first);
-        // The connection may take a moment to be gone, and a template must have none.
+        // A template must have no connections. CREATE DATABASE waits a while until they are gone, and they were told to go.
         let leave = format!(
-            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = '{}'",
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{}'",
             pair.direct
         );
         administrator.batch_execute(&leave).await.expect("they leave");

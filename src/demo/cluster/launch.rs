@@ -35,7 +35,8 @@ const TRUST_OWN_SOCKET: &str = "local all postgres trust\nlocal replication post
 
 /// Durable it need not be; what a replica may still need is kept without slots, so that any node can follow any other.
 /// Shared memory lies in the data directory, where it goes away with it also after a SIGKILL.
-const SETTINGS: [(&str, &str); 12] = [
+/// Passwords are kept as 14 and later keep them, also by 13.
+const SETTINGS: [(&str, &str); 13] = [
     ("wal_level", "logical"),
     ("hot_standby", "on"),
     ("max_wal_senders", "16"),
@@ -46,6 +47,7 @@ const SETTINGS: [(&str, &str); 12] = [
     ("fsync", "off"),
     ("shared_buffers", "64MB"),
     ("dynamic_shared_memory_type", "mmap"),
+    ("password_encryption", "scram-sha-256"),
     ("log_line_prefix", "%m [%p] %q%a "),
     ("lc_messages", "C"),
 ];

@@ -206,8 +206,16 @@ impl ThrowAwayCluster {
             .batch_execute("SELECT pg_wal_replay_pause()")
             .await
             .map_err(self.query_error(node))?;
-        // The function only asks; before the state is `paused` a record may still be replayed.
-        let paused = "SELECT pg_get_wal_replay_pause_state() = 'paused'";
+        // The function only asks; before the state is `paused` a record may still be replayed. Up to 13 there is no state to
+        // ask for, and replay looks before each record whether it is to pause.
+        let question = "SELECT to_regproc('pg_get_wal_replay_pause_state') IS NOT NULL";
+        let row = client.query_one(question, &[]).await;
+        let tells: bool = row.map_err(self.query_error(node))?.get(0);
+        let paused = if tells {
+            "SELECT pg_get_wal_replay_pause_state() = 'paused'"
+        } else {
+            "SELECT pg_is_wal_replay_paused()"
+        };
         self.until(node, &client, "paused", paused).await
     }
 
