@@ -5,7 +5,7 @@
 //! or its fingerprint compared anew. It opens no connection: `catalogs` does.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -59,8 +59,6 @@ pub struct Database {
     changing: AtomicU64,
     /// Writes on their way whose tables were not known for lack of a catalog.
     nameless: AtomicU64,
-    /// A session has asked for the number that it drew from a sequence last.
-    numbers_asked: AtomicBool,
     catalog: ArcSwapOption<Catalog>,
     verdicts: Verdicts,
     pub(super) reload: Notify,
@@ -90,7 +88,6 @@ impl Database {
             verified: AtomicU64::new(0),
             changing: AtomicU64::new(0),
             nameless: AtomicU64::new(0),
-            numbers_asked: AtomicBool::new(false),
             catalog: ArcSwapOption::empty(),
             verdicts: Verdicts::new(VERDICT_BYTES_MAX),
             reload: Notify::new(),
@@ -202,16 +199,6 @@ impl Database {
     /// The current generation of the catalog.
     pub fn generation(&self) -> u64 {
         self.generation.load(Ordering::SeqCst)
-    }
-
-    /// A session asks for the number that it drew last; from now on, whose numbers a connection knows matters.
-    pub fn ask_for_numbers(&self) {
-        self.numbers_asked.store(true, Ordering::Relaxed);
-    }
-
-    /// Has any session asked for the number that it drew last?
-    pub fn numbers_are_asked_for(&self) -> bool {
-        self.numbers_asked.load(Ordering::Relaxed)
     }
 
     /// Why there is no catalog, where loading it failed.
@@ -345,6 +332,7 @@ impl Database {
 
     /// A load or a fingerprint that began when `doubts` was read has shown the catalog to hold.
     pub(super) fn verify(&self, doubts: u64) {
+        *self.problem.lock() = None;
         self.verified.fetch_max(doubts, Ordering::SeqCst);
         *self.checked_at.lock() = Some(Instant::now());
         self.loaded.notify_waiters();

@@ -50,8 +50,8 @@ pub enum Drawn {
     ByNobody,
     /// This session alone may have.
     By(u64),
-    /// More than one may have, this session last.
-    BySeveral(u64),
+    /// More than one may have.
+    BySeveral,
 }
 
 /// A logged-in connection.

@@ -349,19 +349,29 @@ pub(super) fn tags(messages: &[u8]) -> impl Iterator<Item = u8> {
 
 /// An ErrorResponse with the client's names in the place of the server's; `None` where it speaks of none of them.
 pub(super) fn with_client_names(frame: &[u8], names: &[(ServerName, Bytes)]) -> Option<BytesMut> {
-    let mut body = frame.get(frame::HEADER_BYTES..)?.to_vec();
-    let mut found = false;
-    for (server, client) in names {
-        let quoted = format!("\"{server}\"").into_bytes();
-        while let Some(at) = body.windows(quoted.len()).position(|window| window == quoted) {
-            let put = [b"\"", &client[..], b"\""].concat();
-            body.splice(at..at + quoted.len(), put);
+    let body = frame.get(frame::HEADER_BYTES..)?;
+    let quoted: Vec<_> = names
+        .iter()
+        .map(|(server, client)| (format!("\"{server}\"").into_bytes(), client))
+        .collect();
+    // One pass: what has been put in is not looked at again, whatever the client calls its statements.
+    let (mut put, mut at, mut found) = (Vec::with_capacity(body.len()), 0, false);
+    while let Some(&byte) = body.get(at) {
+        let told = quoted
+            .iter()
+            .find(|(server, _)| byte == b'"' && body[at..].starts_with(server));
+        if let Some((server, client)) = told {
+            put.extend([b"\"", &client[..], b"\""].concat());
+            at += server.len();
             found = true;
+        } else {
+            put.push(byte);
+            at += 1;
         }
     }
     found.then(|| {
-        let mut renamed = BytesMut::with_capacity(body.len() + frame::HEADER_BYTES);
-        crate::protocol::error::relay(&body, &mut renamed);
+        let mut renamed = BytesMut::with_capacity(put.len() + frame::HEADER_BYTES);
+        crate::protocol::error::relay(&put, &mut renamed);
         renamed
     })
 }
@@ -383,5 +393,23 @@ mod tests {
         assert_eq!(body, b"C42P05\0Mprepared statement \"s1\" already exists\0\0");
         assert_eq!(tags(&renamed).collect::<Vec<_>>(), [b'E']);
         assert!(with_client_names(&frame, &[(ServerName(70), Bytes::new())]).is_none());
+    }
+
+    #[test]
+    fn a_client_may_call_its_statement_what_the_server_calls_it() {
+        let mut frame = BytesMut::new();
+        crate::protocol::error::relay(b"Mno \"pgladder_1\", no \"pgladder_0\"\0\0", &mut frame);
+        for (client, told) in [
+            ("pgladder_0", "Mno \"pgladder_1\", no \"pgladder_0\"\0\0"),
+            (
+                "a\"pgladder_0\"b",
+                "Mno \"pgladder_1\", no \"a\"pgladder_0\"b\"\0\0",
+            ),
+            ("pgladder_1", "Mno \"pgladder_1\", no \"pgladder_1\"\0\0"),
+        ] {
+            let names = [(ServerName(0), Bytes::from_static(client.as_bytes()))];
+            let renamed = with_client_names(&frame, &names).expect("renamed");
+            assert_eq!(&renamed[frame::HEADER_BYTES..], told.as_bytes());
+        }
     }
 }

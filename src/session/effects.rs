@@ -319,6 +319,16 @@ impl Session {
         }
     }
 
+    /// A statement failed: what it did to the session before that may stay, as session-level locks do.
+    pub(super) fn note_failed(&mut self, failed: &Completion, held: &mut Held) {
+        let pin = failed.statement().and_then(|statement| failed.pins(statement));
+        if pin == Some(Pin::AdvisoryLock) {
+            self.pin = self.pin.or(pin);
+        } else if failed.leaves_state {
+            held.lease.tainted_by = Some(self.id);
+        }
+    }
+
     fn pin_for(&mut self, completion: &Completion, held: &mut Held) {
         let Some(statement) = completion.statement() else {
             return;

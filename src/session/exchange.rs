@@ -7,17 +7,14 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::alarm::Alarm;
 use super::answers::{Sent, Verdict};
 use super::effects::Completion;
 use super::held::{Held, ServerLost, Turn, Unnamed, parameter, protocol, sqlstate};
 use super::run::Session;
-use super::wire::Wire;
 use crate::cache::entry::Answer;
 use crate::protocol::error;
 use crate::protocol::frame::{Frame, HEADER_BYTES};
@@ -217,11 +214,13 @@ impl Session {
             let alarmed = self.wire.gone || progress.silence.is_some() && !progress.shown;
             let client = (hear && !self.wire.gone).then_some(&mut self.wire);
             let alarm = alarmed.then_some(&mut self.alarm);
-            let Some(turn) = turn(held, client, alarm).await else {
-                if self.wire.gone {
-                    self.client_vanished(progress.run);
-                } else {
+            let Some(turn) = held.turn_or(client, alarm).await else {
+                // Those who share the execution of a client that is gone still wait for it.
+                let shared = progress.run.capture.is_some();
+                if progress.silence.is_some() && !progress.shown && (shared || !self.wire.gone) {
                     Box::pin(self.look_for_a_lock(held, progress)).await?;
+                } else {
+                    self.client_vanished(progress.run);
                 }
                 continue;
             };
@@ -256,6 +255,9 @@ impl Session {
             progress.shown = true;
             progress.out_start = 0;
             self.wire.flush().await;
+            if self.wire.gone {
+                self.client_vanished(progress.run);
+            }
         }
     }
 
@@ -491,23 +493,6 @@ impl CopyIn {
             Self::No
         }
     }
-}
-
-/// Waits for the next turn, or for the alarm: `None`.
-async fn turn(
-    held: &mut Held,
-    mut client: Option<&mut Wire>,
-    mut alarm: Option<&mut Alarm>,
-) -> Option<Result<Turn, ServerLost>> {
-    std::future::poll_fn(|cx| {
-        if let Poll::Ready(turn) = held.poll_turn(cx, client.as_deref_mut()) {
-            return Poll::Ready(Some(turn));
-        }
-        alarm
-            .as_deref_mut()
-            .map_or(Poll::Pending, |alarm| alarm.poll(cx).map(|()| None))
-    })
-    .await
 }
 
 fn held_bytes(held: &Held, range: Range<usize>) -> Bytes {

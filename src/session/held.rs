@@ -14,6 +14,7 @@ use bytes::{BufMut, Bytes};
 use tokio::io::AsyncWrite;
 use tokio_util::io::poll_read_buf;
 
+use super::alarm::Alarm;
 use super::answers::Answers;
 use super::exchange::Until;
 use super::statements::{ClientStatement, Serial};
@@ -181,15 +182,14 @@ impl Held {
         }
     }
 
-    /// Drops the connection's prepared statements, after a batch that failed and ended so.
+    /// Makes the connection ready for a batch to be sent again that was refused for plans out of date. These are evicted already, and
+    /// closed before the batch; what the client has prepared by SQL stays.
     pub(super) async fn forget_plans(&mut self, until: Until) -> Result<(), AskError> {
         if until == Until::Answered {
             // Until then the server ignores everything.
             self.lease.output.put_slice(b"S\0\0\0\x04");
             self.answer().await?;
         }
-        self.ask("DEALLOCATE ALL").await?;
-        self.lease.prepared.clear();
         Ok(())
     }
 
@@ -252,6 +252,24 @@ impl Held {
     /// Waits for whatever comes first: bytes to or from the server, or, where a client is given, bytes from it.
     pub async fn turn(&mut self, mut client: Option<&mut Wire>) -> Result<Turn, ServerLost> {
         std::future::poll_fn(|cx| self.poll_turn(cx, client.as_deref_mut())).await
+    }
+
+    /// As `turn`; `None` when the alarm, where one is given, goes off first.
+    pub(super) async fn turn_or(
+        &mut self,
+        mut client: Option<&mut Wire>,
+        mut alarm: Option<&mut Alarm>,
+    ) -> Option<Result<Turn, ServerLost>> {
+        std::future::poll_fn(|cx| {
+            if let Poll::Ready(turn) = self.poll_turn(cx, client.as_deref_mut()) {
+                return Poll::Ready(Some(turn));
+            }
+            match &mut alarm {
+                Some(alarm) => alarm.poll(cx).map(|()| None),
+                None => Poll::Pending,
+            }
+        })
+        .await
     }
 
     /// As `turn`.

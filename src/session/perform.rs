@@ -227,24 +227,20 @@ impl Session {
             self.presence.answered_by(ServedBy::Primary);
             self.saw_primary = true;
         }
+        self.cancel.aim(held.lease.cancel_target());
         if sequences::concerns(work)
             && let Err(error) = Box::pin(self.forget_others_numbers(&mut held, work)).await
         {
-            self.refuse_unit(work, &error.into());
-            return Ok(());
+            return Box::pin(self.refused_before(held, work, error)).await;
         }
         if self.must_verify(work) {
             match Box::pin(self.verify_told(&mut held, work)).await {
                 Ok(true) => {}
                 Ok(false) => return self.finish_refused(held, work).await,
-                Err(error) => {
-                    self.refuse_unit(work, &error.into());
-                    return Ok(());
-                }
+                Err(error) => return Box::pin(self.refused_before(held, work, error)).await,
             }
         }
         self.announce(&work.verdicts, in_block);
-        self.cancel.aim(held.lease.cancel_target());
         let mut run = self.write_unit(&mut held, work, filling.is_some());
         let ended = match self.exchange(&mut held, &mut run).await {
             Ok(ended) => ended,
@@ -261,6 +257,11 @@ impl Session {
                     filling.finish(self, &held, answer.ok_or_else(|| error.clone()), run.asked_at);
                 }
                 self.skipping |= error.is_some() && work.until == Until::Answered;
+                if error.is_some()
+                    && let Some(Some(failed)) = run.completes.front()
+                {
+                    self.note_failed(failed, &mut held);
+                }
                 self.note_last(&held, reason, work);
                 self.finish(held, work, error.is_some()).await
             }
@@ -408,7 +409,7 @@ impl Session {
     }
 
     /// The server connection was lost in the middle of a unit.
-    async fn lost(
+    pub(super) async fn lost(
         &mut self,
         held: Box<Held>,
         work: &Work<'_>,

@@ -1,10 +1,9 @@
 //! `currval` and `lastval`: they speak of what this session drew last, and must never tell another's number.
 //!
-//! Called by `perform` once a connection is in hand. Invariant: they run only where what they tell is this session's own, or where
-//! nobody has drawn, in which case PostgreSQL answers 55000 as it would. The connection on which the session drew last is looked
-//! for among the idle ones; elsewhere the numbers are forgotten before it asks and, once anybody in the database has asked, before
-//! anybody draws. What may draw is the catalog's to say. Not cancel safe: a dropped future leaves a dirty connection, which is
-//! closed.
+//! Called by `perform` once a connection is in hand. Invariant: they run only where this session alone has drawn numbers, or
+//! where nobody has, in which case PostgreSQL answers 55000 as it would. The connection on which the session drew last is looked
+//! for among the idle ones; elsewhere the numbers are forgotten before it draws or asks. What
+//! may draw is the catalog's to say. Not cancel safe: a dropped future leaves a dirty connection, which is closed.
 
 use std::sync::Arc;
 
@@ -21,13 +20,9 @@ pub(super) const LOOKS_MAX: usize = 64;
 
 /// Does a text ask for the number drawn last?
 pub(super) fn asks(verdicts: &[Arc<Verdict>]) -> bool {
-    calls_one_of(verdicts, &["currval", "lastval"])
-}
-
-fn calls_one_of(verdicts: &[Arc<Verdict>], names: &[&str]) -> bool {
     let statements = verdicts.iter().flat_map(|verdict| &verdict.script.statements);
     let mut calls = statements.flat_map(|statement| &statement.calls);
-    calls.any(|call| names.contains(&&*call.name.name))
+    calls.any(|call| matches!(&*call.name.name, "currval" | "lastval"))
 }
 
 /// May the unit draw a number?
@@ -44,10 +39,7 @@ impl Session {
     /// Tells whether it is this connection on which the session drew last, and nobody else has drawn there since.
     pub(super) fn drew_on(&self) -> impl Fn(&Held) -> bool + use<> {
         let (drew, session) = (self.drew, self.id);
-        move |held| {
-            let here = numbers(held.lease.drawn, session, drew == Some(held.lease.id));
-            matches!(here, Numbers::Own | Numbers::OwnLast)
-        }
+        move |held| numbers(held.lease.drawn, session, drew == Some(held.lease.id)) == Numbers::Own
     }
 
     /// Sees to it that the unit, which concerns numbers, is told none but the session's own newest, and notes that it may draw.
@@ -59,29 +51,21 @@ impl Session {
         held: &mut Held,
         work: &Work<'_>,
     ) -> Result<(), AskError> {
-        let (draws, asks) = (draws(work), asks(&work.verdicts));
-        if asks {
-            self.database.ask_for_numbers();
-        }
-        // One that is asked by nobody need not be forgotten, which would cost every insert a round trip.
-        let matters = asks || work.until == Until::Answered || self.database.numbers_are_asked_for();
-        let mut here = numbers(held.lease.drawn, self.id, self.drew == Some(held.lease.id));
-        let tells_wrong = match here {
-            Numbers::Wrong => true,
-            Numbers::OwnLast => calls_one_of(&work.verdicts, &["currval"]),
-            Numbers::None | Numbers::Own => false,
-        };
+        let draws = draws(work);
+        let here_last = self.drew == Some(held.lease.id);
+        let mut wrong = numbers(held.lease.drawn, self.id, here_last) == Numbers::Wrong;
         // In a block that has failed nothing is evaluated, and the server would refuse to forget.
-        if matters && tells_wrong && held.status != Status::Failed {
+        if wrong && held.status != Status::Failed {
             held.ask("DISCARD SEQUENCES").await?;
             held.lease.drawn = Drawn::ByNobody;
-            here = Numbers::None;
+            wrong = false;
         }
         if draws {
             self.drew = Some(held.lease.id);
-            held.lease.drawn = match here {
-                Numbers::None | Numbers::Own => Drawn::By(self.id),
-                Numbers::OwnLast | Numbers::Wrong => Drawn::BySeveral(self.id),
+            held.lease.drawn = if wrong {
+                Drawn::BySeveral
+            } else {
+                Drawn::By(self.id)
             };
         }
         Ok(())
@@ -94,8 +78,6 @@ enum Numbers {
     None,
     /// Its own, and it has drawn nowhere else since.
     Own,
-    /// Of the sequence that was drawn from last, its own; of others perhaps another's.
-    OwnLast,
     /// Another's, or its own of before it drew on another connection.
     Wrong,
 }
@@ -104,8 +86,7 @@ fn numbers(drawn: Drawn, session: u64, drew_here_last: bool) -> Numbers {
     match drawn {
         Drawn::ByNobody => Numbers::None,
         Drawn::By(by) if by == session && drew_here_last => Numbers::Own,
-        Drawn::BySeveral(last) if last == session && drew_here_last => Numbers::OwnLast,
-        Drawn::By(_) | Drawn::BySeveral(_) => Numbers::Wrong,
+        Drawn::By(_) | Drawn::BySeveral => Numbers::Wrong,
     }
 }
 
@@ -139,8 +120,6 @@ mod tests {
             "it has drawn elsewhere since"
         );
         assert_eq!(numbers(Drawn::By(other), me, true), Numbers::Wrong);
-        assert_eq!(numbers(Drawn::BySeveral(other), me, true), Numbers::Wrong);
-        assert_eq!(numbers(Drawn::BySeveral(me), me, false), Numbers::Wrong);
-        assert_eq!(numbers(Drawn::BySeveral(me), me, true), Numbers::OwnLast);
+        assert_eq!(numbers(Drawn::BySeveral, me, true), Numbers::Wrong);
     }
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use foldhash::fast::FixedState;
 
-use super::exchange::Until;
+use super::exchange::{Broken, Until};
 use super::held::{AskError, Held};
 use super::message::{Binding, Message};
 use super::perform::{Messages, Work};
@@ -120,6 +120,36 @@ impl Session {
             self.ready_for_query();
         }
         Ok(())
+    }
+
+    /// What the proxy asked on the connection ahead of the unit was refused, or the connection was lost by it.
+    pub(super) async fn refused_before(
+        &mut self,
+        held: Box<Held>,
+        work: &Work<'_>,
+        error: AskError,
+    ) -> Result<(), Goodbye> {
+        let frame = match error {
+            AskError::Refused(frame) => frame,
+            AskError::Lost(lost) => {
+                let broken = Broken {
+                    lost,
+                    shown: false,
+                    farewell: false,
+                };
+                return Box::pin(self.lost(held, work, broken, None)).await;
+            }
+        };
+        self.statements.undo();
+        self.completed.clear();
+        self.wire.out.extend_from_slice(&frame);
+        if held.status != Status::Idle {
+            self.block = Block::Open;
+        } else if self.block != Block::None {
+            self.block = Block::Failed;
+        }
+        self.skipping |= work.until == Until::Answered;
+        self.finish_refused(held, work).await
     }
 
     /// Answers as PostgreSQL does when a statement has other columns than before; a transaction fails by it.

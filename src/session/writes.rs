@@ -58,7 +58,8 @@ impl Session {
         // A unit that runs outside a block may open one and leave it open.
         self.pending.transaction.clone_from(&all);
         if let Some(writes) = all.filter(|_| commits) {
-            self.pending.acknowledged = false;
+            // What an earlier unit of the same implicit transaction completed is still to be committed.
+            self.pending.acknowledged &= !self.pending.announced.is_empty();
             self.pending
                 .announced
                 .push((self.database.announce(&writes), writes));

@@ -51,6 +51,37 @@ async fn an_extended_write_is_in_flight_until_ready_for_query() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_sync_that_comes_long_after_its_write_is_the_commit() {
+    let setup = Setup::start(1).await;
+    setup.prepare(TABLE, PLAIN).await;
+    let mut writer = setup.proxy.client().await;
+    writer.put_parse("", "UPDATE t SET n = 1");
+    writer.put_bind("", "", &[], false);
+    writer.put_execute("");
+    writer.put_flush();
+    writer.send().await.expect("sent");
+    while !matches!(writer.hear().await.expect("an answer"), Heard::Complete(_)) {}
+    // The fence settles at a position before the commit, and the replica passes it, but never comes to the commit. Who has read
+    // from the primary meanwhile is kept from the replica.
+    let mut reader = eventually("read from the replica", async || {
+        let mut reader = setup.proxy.client().await;
+        let (value, last) = reader.served(PLAIN).await;
+        if last.served_by == "replica" {
+            assert_eq!(value, "0");
+            Ok(reader)
+        } else {
+            Err(last)
+        }
+    })
+    .await;
+    setup.cluster.pause_replay(1).await.expect("it runs");
+    writer.put_sync();
+    writer.ready().await.expect("committed");
+    assert_eq!(reader.value(PLAIN).await, "1");
+    assert_eq!(writer.value(PLAIN).await, "1");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_error_after_a_commit_inside_a_procedure_hides_no_write() {
     let setup = Setup::start(0).await;
     let mut writer = setup.proxy.client().await;
