@@ -292,7 +292,7 @@ fn machine_paths(text: &str) -> Vec<String> {
     let mut problems = Vec::new();
     for path in MACHINE_PATHS {
         for (at, _) in text.match_indices(path) {
-            // Part of a longer path, as in `frame/work/`, or of a URL.
+            // Part of a longer path, or of a URL.
             let continues = text[..at].ends_with(|c: char| c.is_alphanumeric() || "._-}~*".contains(c));
             if !continues && !text[at..].starts_with(SOCKET_PATH) {
                 problems.push(format!("names a place of one machine, `{path}`"));

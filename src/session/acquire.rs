@@ -284,13 +284,13 @@ pub(super) fn is_brought_to(held: &Held, session: u64, wanted: &Arc<Values>) -> 
 }
 
 /// Brings a borrowed connection to a session's settings, where the node's own defaults differ from the primary's to those.
-/// Returns true when something was changed.
+/// What `is_brought_to` finds done needs no call.
 pub(super) async fn bring_to(
     held: &mut Held,
     session: u64,
     wanted: &Arc<Values>,
     primary: &LoginFacts,
-) -> Result<bool, AskError> {
+) -> Result<(), AskError> {
     if held.lease.tainted_by.is_some_and(|by| by != session) {
         held.ask("DISCARD ALL").await?;
         let connection = &mut held.lease;
@@ -300,24 +300,19 @@ pub(super) async fn bring_to(
         connection.drawn = Drawn::ByNobody;
         connection.brought_to = None;
     }
-    let brought = held.lease.brought_to.as_ref();
-    if brought.is_some_and(|brought| Arc::ptr_eq(brought, wanted)) {
-        return Ok(false);
-    }
     let mut all = Cow::Borrowed(&**wanted);
     for (name, value) in differing(primary, &held.lease.login) {
         let name = name.to_ascii_lowercase();
         all.to_mut().entry(name.into()).or_insert_with(|| value.into());
     }
     let steps = difference(&held.lease.settings, &all);
-    let changed = !steps.is_empty();
-    if changed {
+    if !steps.is_empty() {
         let statements: Vec<String> = steps.iter().map(statement).collect();
         held.ask(&statements.join("; ")).await?;
         held.lease.settings = all.into_owned();
     }
     held.lease.brought_to = Some(Arc::clone(wanted));
-    Ok(changed)
+    Ok(())
 }
 
 /// The defaults of the session's login that are others on this connection: of a node with other settings, or because the role's

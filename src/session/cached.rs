@@ -54,18 +54,35 @@ impl Session {
         wanted: &Cacheable,
         tables: &[Oid],
     ) -> Result<Found, Goodbye> {
+        // A hit waits for nothing, and takes no room for it.
+        match self.find(work, wanted) {
+            Some(found) => Ok(found),
+            None => Box::pin(self.take_seat(work, wanted, tables)).await,
+        }
+    }
+
+    /// Serves an entry that is there; `None` where there is none that may be served.
+    fn find(&mut self, work: &Work<'_>, wanted: &Cacheable) -> Option<Found> {
+        Some(match self.entry(wanted, work.level)? {
+            Ok(entry) => {
+                Counters::count(&self.proxy.counters.hits);
+                self.serve_entry(&entry, work, wanted, Reason::Hit);
+                Found::Served
+            }
+            Err(()) => Found::Bypass,
+        })
+    }
+
+    /// Leads an execution, or waits for another's, after which the store is looked at again.
+    async fn take_seat(
+        &mut self,
+        work: &Work<'_>,
+        wanted: &Cacheable,
+        tables: &[Oid],
+    ) -> Result<Found, Goodbye> {
         let key = &wanted.key;
         let arrived = self.database.begin(tables).note;
         for _ in 0..FLIGHTS_MAX {
-            match self.entry(wanted, work.level) {
-                Some(Ok(entry)) => {
-                    Counters::count(&self.proxy.counters.hits);
-                    self.serve_entry(&entry, work, wanted, Reason::Hit);
-                    return Ok(Found::Served);
-                }
-                Some(Err(())) => return Ok(Found::Bypass),
-                None => {}
-            }
             let begun = self.database.begin(tables);
             if begun.known_in_flight && self.saw_primary {
                 return Ok(Found::Bypass);
@@ -73,16 +90,13 @@ impl Session {
             let (waiter, shares) = match self.proxy.flights.seat(key, &begun.note, &arrived) {
                 Seat::Lead(permit) => {
                     // Another may have stored it between the look and the seat.
-                    let stored = self.proxy.store.find(key);
-                    if stored.is_some_and(|entry| self.is_good(&entry, wanted, work.level)) {
-                        continue;
+                    if let Some(found) = self.find(work, wanted) {
+                        return Ok(found);
                     }
                     Counters::count(&self.proxy.counters.misses);
-                    let key = key.clone();
-                    let ttl = wanted.ttl;
                     return Ok(Found::Fill(Filling {
-                        key,
-                        ttl,
+                        key: key.clone(),
+                        ttl: wanted.ttl,
                         permit,
                         begun,
                     }));
@@ -107,18 +121,11 @@ impl Session {
                 }
                 _ => {}
             }
+            if let Some(found) = self.find(work, wanted) {
+                return Ok(found);
+            }
         }
         Ok(Found::Bypass)
-    }
-
-    /// Serves an entry that is there; false when there is none that may be served.
-    pub(super) fn serve_stored(&mut self, work: &Work<'_>, wanted: &Cacheable) -> bool {
-        let Some(Ok(entry)) = self.entry(wanted, work.level) else {
-            return false;
-        };
-        Counters::count(&self.proxy.counters.hits);
-        self.serve_entry(&entry, work, wanted, Reason::Hit);
-        true
     }
 
     /// The entry of a key if it may be served; `Err` when it is there, but a write that this session may have seen is on its

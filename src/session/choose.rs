@@ -144,7 +144,7 @@ impl Session {
             return Chosen::Held(held, reason);
         }
         match Box::pin(bring_to(&mut held, self.id, &self.wanted, &self.base.facts)).await {
-            Ok(_) => Chosen::Held(held, reason),
+            Ok(()) => Chosen::Held(held, reason),
             Err(error) => Chosen::Refused(error.into()),
         }
     }

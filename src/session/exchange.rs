@@ -42,7 +42,7 @@ pub enum Until {
 /// What is run, and how its answer is treated.
 #[derive(Debug)]
 pub struct Run {
-    /// When it was asked: not before it is sent, where its answer is kept.
+    /// When it is sent.
     pub asked_at: Instant,
     /// When it is over.
     pub until: Until,

@@ -182,11 +182,10 @@ impl Held {
         }
     }
 
-    /// Makes the connection ready for a batch to be sent again that was refused for plans out of date. These are evicted already, and
-    /// closed before the batch; what the client has prepared by SQL stays.
-    pub(super) async fn forget_plans(&mut self, until: Until) -> Result<(), AskError> {
+    /// Ends a batch that was refused, so that it may be sent again: the server ignores everything up to its Sync, which may not be part
+    /// of it.
+    pub(super) async fn end_failed(&mut self, until: Until) -> Result<(), AskError> {
         if until == Until::Answered {
-            // Until then the server ignores everything.
             self.lease.output.put_slice(b"S\0\0\0\x04");
             self.answer().await?;
         }

@@ -140,10 +140,7 @@ impl Session {
         let tables = work.tables();
         let mut filling = None;
         if let Some(wanted) = &work.cached {
-            if self.serve_stored(work, wanted) {
-                return Ok(());
-            }
-            match Box::pin(self.look_up(work, wanted, &tables)).await? {
+            match self.look_up(work, wanted, &tables).await? {
                 Found::Served => return Ok(()),
                 Found::Fill(fill) => filling = Some(fill),
                 Found::Bypass => {}
@@ -327,7 +324,7 @@ impl Session {
             until = Until::Ready;
         }
         Run {
-            asked_at: if capture { Instant::now() } else { self.unit_began },
+            asked_at: Instant::now(),
             until,
             completes,
             capture: capture.then(|| Capture::new(self.proxy.settings().cache.entry_bytes_max)),
@@ -393,7 +390,7 @@ impl Session {
             self.choose_primary(reason, work).await?
         } else {
             // The plans of this connection are out of date: none of them is used again.
-            match held.forget_plans(work.until).await {
+            match held.end_failed(work.until).await {
                 Ok(()) => Chosen::Held(held, reason),
                 Err(error) => Chosen::Refused(error.into()),
             }

@@ -326,8 +326,11 @@ impl Session {
         if self.held.is_none() {
             self.wire.shrink();
         }
+        // A transaction that is open, in a block or in a batch without its Sync, may be finished first.
+        let may_stop =
+            self.status() == Status::Idle && self.held.as_ref().is_none_or(|held| !held.lease.dirty);
         std::future::poll_fn(|cx| {
-            if self.presence.poll_stopped(cx).is_ready() {
+            if may_stop && self.presence.poll_stopped(cx).is_ready() {
                 return Poll::Ready(Woken::Stopped);
             }
             match &mut self.held {

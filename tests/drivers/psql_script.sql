@@ -269,6 +269,12 @@ SELECT 'a\nb';
 DISCARD ALL;
 SHOW timezone;
 SHOW application_name;
+-- a lock of the session that a failed statement took
+SELECT pg_advisory_lock(43), 1 / (n - 1) FROM generate_series(1, 2) n;
+SELECT count(*) FROM items;
+SELECT pg_advisory_unlock(43);
+SELECT pg_advisory_unlock(43);
+DISCARD ALL;
 -- prepared statements of SQL
 PREPARE plus (int, int) AS SELECT $1 + $2;
 EXECUTE plus (1, 2);

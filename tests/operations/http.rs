@@ -85,6 +85,9 @@ async fn not_ready_while_it_drains_and_healthy_to_the_end() {
         .await
         .expect("locked");
     let client = running.connect("postgres").await;
+    let in_block = running.connect("postgres").await;
+    let begun = in_block.batch_execute("CREATE TABLE drained (n int); BEGIN; SELECT count(*) FROM drained");
+    begun.await.expect("begun");
     let mut busy = Box::pin(client.batch_execute("SELECT pg_advisory_lock(1)"));
     let waits = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted";
     let in_line = async || crate::running::column(&holder, waits, "count").await[0].clone();
@@ -104,6 +107,16 @@ async fn not_ready_while_it_drains_and_healthy_to_the_end() {
         .await
         .expect("unlocked");
     busy.await.expect("what was begun is finished");
+    for sql in ["INSERT INTO drained VALUES (1)", "COMMIT"] {
+        let done = in_block.batch_execute(sql).await;
+        done.expect("a transaction may be finished");
+    }
+    let ended = eventually(
+        "its session ends",
+        async || in_block.is_closed(),
+        |closed| *closed,
+    );
+    ended.await;
     running.shut_down().await;
     assert!(
         TcpStream::connect(address).await.is_err(),
