@@ -12,6 +12,7 @@ use super::table::{Row, Table, milliseconds, text};
 use super::{clients, entries};
 use crate::cluster::{ClusterView, NodeView};
 use crate::freshness::database::Database;
+use crate::session::last::ServedBy;
 use crate::session::{Counters, Proxy};
 
 const NODES: &[&str] = &[
@@ -185,7 +186,7 @@ fn pools(proxy: &Proxy) -> Vec<Row> {
 }
 
 /// The counters by name, in the order in which they are shown.
-pub(super) fn counters(counters: &Counters) -> [(&'static str, &AtomicU64); 10] {
+fn counters(counters: &Counters) -> [(&'static str, &AtomicU64); 8] {
     [
         ("clients", &counters.clients),
         ("logins", &counters.logins),
@@ -194,8 +195,6 @@ pub(super) fn counters(counters: &Counters) -> [(&'static str, &AtomicU64); 10] 
         ("misses", &counters.misses),
         ("stored", &counters.stored),
         ("lost_to_writes", &counters.lost_to_writes),
-        ("replica_units", &counters.replica_units),
-        ("primary_units", &counters.primary_units),
         ("retried", &counters.retried),
     ]
 }
@@ -203,9 +202,14 @@ pub(super) fn counters(counters: &Counters) -> [(&'static str, &AtomicU64); 10] 
 fn stats(proxy: &Proxy) -> Vec<Row> {
     let counters = counters(&proxy.counters).into_iter();
     let counters = counters.map(|(name, counter)| vec![text(name), text(counter.load(Ordering::Relaxed))]);
+    let units = [
+        ("replica_units", ServedBy::Replica),
+        ("primary_units", ServedBy::Primary),
+    ];
+    let units = units.map(|(name, by)| vec![text(name), text(proxy.reasons.answered_by(by))]);
     let reasons = proxy.reasons.counted().into_iter();
     let reasons = reasons.map(|(by, reason, count)| vec![text(format!("{by}: {reason}")), text(count)]);
-    counters.chain(reasons).collect()
+    counters.chain(units).chain(reasons).collect()
 }
 
 fn databases(proxy: &Proxy) -> Vec<Row> {

@@ -339,7 +339,6 @@ impl Database {
     }
 
     pub(super) fn install(&self, catalog: Catalog) {
-        *self.problem.lock() = None;
         self.catalog.store(Some(Arc::new(catalog)));
         self.loaded.notify_waiters();
     }
@@ -506,6 +505,15 @@ mod tests {
             Arc::default(),
             Guards::default(),
         )
+    }
+
+    #[test]
+    fn a_problem_is_over_when_the_catalog_was_found_to_hold() {
+        let database = database();
+        database.complain("too many clients".to_owned());
+        assert_eq!(database.problem().as_deref(), Some("too many clients"));
+        database.verify(database.doubts());
+        assert_eq!(database.problem(), None);
     }
 
     #[test]

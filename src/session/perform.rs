@@ -217,10 +217,8 @@ impl Session {
     ) -> Result<(), Goodbye> {
         let in_block = held.status != Status::Idle;
         if held.is_replica {
-            Counters::count(&self.proxy.counters.replica_units);
             self.presence.answered_by(ServedBy::Replica);
         } else {
-            Counters::count(&self.proxy.counters.primary_units);
             self.presence.answered_by(ServedBy::Primary);
             self.saw_primary = true;
         }

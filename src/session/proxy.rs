@@ -82,10 +82,6 @@ pub struct Counters {
     pub stored: AtomicU64,
     /// Answers not stored because a write came, or was on its way.
     pub lost_to_writes: AtomicU64,
-    /// Units run on replicas.
-    pub replica_units: AtomicU64,
-    /// Units run on the primary.
-    pub primary_units: AtomicU64,
     /// Reads that a replica refused or dropped, and the primary answered.
     pub retried: AtomicU64,
     /// Clients logged in now.

@@ -45,6 +45,13 @@ impl Reasons {
         }
     }
 
+    /// How many units this one has answered, whatever the reason.
+    pub fn answered_by(&self, by: ServedBy) -> u64 {
+        let counters = self.0.get(by as usize);
+        let counters = counters.into_iter().flatten();
+        counters.map(|counter| counter.load(Ordering::Relaxed)).sum()
+    }
+
     /// What has been counted at all: who answered, why, and how often.
     pub fn counted(&self) -> Vec<(ServedBy, String, u64)> {
         let mut counted = Vec::new();
