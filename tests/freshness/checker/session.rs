@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use pgladder::demo::cluster::SUPERUSER;
@@ -12,6 +13,7 @@ use pgladder::listener::Bound;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use tokio::sync::RwLock;
+use tokio::time::timeout;
 
 use super::counters::Counter;
 use super::disturbance::Outage;
@@ -27,6 +29,9 @@ const WRITES: u32 = 50;
 const RARE_WRITES: u32 = 80;
 /// Of a thousand operations, so many end the session and begin another.
 const GOODBYES: u32 = 5;
+
+/// No operation takes longer, unless something hangs: it may wait for a primary that is replaced.
+const OPERATION_MAX: Duration = Duration::from_secs(120);
 
 /// What the sessions do.
 #[derive(Debug)]
@@ -93,6 +98,8 @@ pub struct Session {
     prepared: Vec<String>,
     /// What this session has seen of each counter on the primary.
     seen: Vec<(i64, String)>,
+    /// A counter of which it has seen on the primary what nobody has acknowledged yet: it looks again, where the cache may answer.
+    ahead: Option<usize>,
     /// What it does, for who has to know.
     doing: String,
 }
@@ -105,6 +112,7 @@ impl Session {
             number,
             random: StdRng::seed_from_u64(seed.wrapping_add(number)),
             prepared: Vec::new(),
+            ahead: None,
             doing: String::new(),
         }
     }
@@ -119,7 +127,7 @@ impl Session {
                 None => self.connect().await,
             };
             let done = match connected {
-                Ok(mut connected) => self.operate(&mut connected).await.map(|stays| {
+                Ok(mut connected) => self.in_time(&mut connected).await.map(|stays| {
                     client = stays.then_some(connected);
                 }),
                 Err(failed) => Err(failed),
@@ -135,8 +143,11 @@ impl Session {
         "its login".clone_into(&mut self.doing);
         self.prepared.clear();
         self.seen.fill(Default::default());
+        self.ahead = None;
         let to = &self.run.proxy[usize::try_from(self.number % 2).expect("one of two")];
-        Client::connect(to, SUPERUSER, "postgres").await
+        let connecting = timeout(OPERATION_MAX, Client::connect(to, SUPERUSER, "postgres"));
+        let late = |_| Err(Failed::Gone(format!("no login for {OPERATION_MAX:?}")));
+        connecting.await.unwrap_or_else(late)
     }
 
     fn fail(&self, before: u64, failed: &Failed) {
@@ -148,6 +159,18 @@ impl Session {
                 self.number, self.doing
             ));
         }
+    }
+
+    /// One operation, which has its time: what hangs is wrong.
+    async fn in_time(&mut self, client: &mut Client) -> Result<bool, Failed> {
+        let done = timeout(OPERATION_MAX, self.operate(client)).await;
+        done.unwrap_or_else(|_| {
+            let (number, doing) = (self.number, &self.doing);
+            self.run.wrong(format!(
+                "session {number}: nothing for {OPERATION_MAX:?} at {doing}"
+            ));
+            Ok(false)
+        })
     }
 
     /// One operation; false when the session is to end.
@@ -162,6 +185,8 @@ impl Session {
                 client.query("DISCARD ALL").await?;
                 self.prepared.clear();
             }
+        } else if let Some(counter) = self.ahead.take() {
+            self.read(client, ReadPath::Aggregate, counter).await?;
         } else {
             let counter = self.counter();
             let path = self.way_to_read(counter);
@@ -246,6 +271,9 @@ impl Session {
         report.reads.entry(path).or_default().count(served);
         if served == "primary" {
             *report.reasons.entry(found.last.reason.clone()).or_default() += 1;
+            if found.value > self.run.counters[at].acknowledged() {
+                self.ahead = Some(at);
+            }
             if found.value > self.seen[at].0 {
                 let how = format!(
                     "{path:?}, after {} operations, {}",
