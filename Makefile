@@ -43,7 +43,7 @@ bench: ## Speed beside PgBouncer and Pgpool-II on one cluster, as tables (ARGS=-
 
 fuzz: ## Drive the fuzz targets under libFuzzer, SECONDS each (needs a nightly toolchain and cargo-fuzz)
 	@cargo fuzz --version >/dev/null 2>&1 || { echo "NOT RUN: fuzz: cargo install cargo-fuzz, and rustup toolchain install nightly"; exit 3; }
-	@for target in frames startup classifier; do \
+	@for target in frames startup classifier replication; do \
 	  cargo +nightly fuzz run $$target fuzz/corpus/$$target -- -max_total_time=$(SECONDS) -max_len=4096 || exit $$?; \
 	done
 

@@ -9,6 +9,8 @@ use pgladder::protocol::scanner::{Scanner, Step};
 use pgladder::protocol::startup::{self, First};
 use pgladder::session::unit::{self, End, Limits, Unit};
 use pgladder::sql;
+use pgladder::stream::pgoutput::Transactions;
+use pgladder::stream::replication;
 
 const LIMITS: Limits = Limits {
     message_bytes_max: 4_096,
@@ -121,4 +123,24 @@ pub fn classifier(data: &[u8]) {
         assert!(quoted.starts_with('"') && quoted.ends_with('"'));
     }
     let _ = frame::header(data, 0);
+}
+
+/// What a walsender sends: messages, pieces of the stream, transactions.
+pub fn replication(data: &[u8]) {
+    let (mut at, mut transactions) = (0, Transactions::default());
+    while let Ok(replication::Step::Message { body, len, .. }) = replication::next(&data[at..]) {
+        assert!(
+            body.len() < len && body.len() <= data.len() - at,
+            "a body lies in its message"
+        );
+        if let Ok(replication::Sent::Data(piece)) = replication::sent(body)
+            && let Ok(Some(committed)) = transactions.take(piece)
+        {
+            assert!(committed.tables.is_sorted() && committed.tables.len() <= data.len());
+        }
+        at += len;
+        if at > data.len() {
+            break;
+        }
+    }
 }

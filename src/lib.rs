@@ -18,4 +18,5 @@ pub mod route;
 pub mod serve;
 pub mod session;
 pub mod sql;
+pub mod stream;
 pub mod telemetry;

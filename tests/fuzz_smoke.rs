@@ -59,6 +59,31 @@ fn messages(random: &mut StdRng) -> Vec<u8> {
     out
 }
 
+/// CopyData of a walsender, with pieces of pgoutput in it.
+fn copies(random: &mut StdRng) -> Vec<u8> {
+    let mut out = Vec::new();
+    for _ in 0..random.random_range(0..6) {
+        let mut body = vec![*b"wwwwwkz".choose(random).expect("not empty")];
+        body.extend(bytes(random, 4).iter().chain(&[0; 24]).take(24));
+        body.push(*b"BBCCIUDTRYOMSEbP".choose(random).expect("not empty"));
+        let count = random.random_range(0..3);
+        body.extend(u32::to_be_bytes(count));
+        body.extend(bytes(random, 40));
+        out.push(if random.random_ratio(1, 20) { b'c' } else { b'd' });
+        let length = if random.random_ratio(1, 20) {
+            random.random()
+        } else {
+            i32::try_from(body.len() + 4).expect("short")
+        };
+        out.extend(length.to_be_bytes());
+        out.extend(body);
+    }
+    if random.random_ratio(1, 4) {
+        out.truncate(random.random_range(0..=out.len()));
+    }
+    out
+}
+
 fn packet(random: &mut StdRng) -> Vec<u8> {
     const CODES: [u32; 6] = [80_877_103, 80_877_104, 80_877_102, 196_608, 196_610, 131_072];
     let mut body = CODES.choose(random).expect("not empty").to_be_bytes().to_vec();
@@ -168,5 +193,15 @@ fn classifier() {
         "classifier",
         bodies::classifier,
         (0..50_000).map(move |_| text(&mut random)),
+    );
+}
+
+#[test]
+fn replication() {
+    let mut random = StdRng::seed_from_u64(SEED);
+    drive(
+        "replication",
+        bodies::replication,
+        (0..50_000).map(move |_| copies(&mut random)),
     );
 }

@@ -7,13 +7,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Upper first: a layer may import itself and what stands after it.
-const LAYERS: [&str; 11] = [
+const LAYERS: [&str; 12] = [
     "listener",
     "session",
     "auth",
     "ladder",
     "route",
     "cache",
+    "stream",
     "freshness",
     "catalog",
     "sql",

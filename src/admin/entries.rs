@@ -11,10 +11,11 @@ use std::time::Instant;
 use super::table::{Row, Table, milliseconds, text};
 use crate::cache::store::Listed;
 use crate::catalog::Catalog;
+use crate::freshness::database::Database;
 use crate::session::Proxy;
 
 pub(super) const COLUMNS: &[&str] = &[
-    "database", "tables", "bytes", "age_ms", "ttl_ms", "hits", "cost_ms", "node", "query",
+    "database", "tables", "bytes", "age_ms", "ttl_ms", "hits", "cost_ms", "node", "kept_by", "query",
 ];
 pub(super) const SUMMARY_COLUMNS: &[&str] = &[
     "entries",
@@ -37,22 +38,26 @@ const QUERY_CHARS: usize = 200;
 
 pub(super) fn table(proxy: &Proxy) -> Table {
     let databases = proxy.databases.all();
-    let catalogs: HashMap<&str, Option<Arc<Catalog>>> = databases
+    let by_name: HashMap<&str, Known> = databases
         .iter()
-        .map(|database| (&*database.name, database.latest_catalog()))
+        .map(|database| (&*database.name, (database, database.latest_catalog())))
         .collect();
     let now = Instant::now();
     let listed = proxy.store.recent(LISTED_MAX);
     let rows = listed.iter().map(|listed| {
         let name = String::from_utf8_lossy(listed.key.database());
-        let catalog = catalogs.get(&*name).and_then(Option::as_deref);
-        row(listed, &name, catalog, now)
+        row(listed, &name, by_name.get(&*name), now)
     });
     Table::new(COLUMNS, rows)
 }
 
-fn row(listed: &Listed, database: &str, catalog: Option<&Catalog>, now: Instant) -> Row {
+/// A database, and its latest catalog.
+type Known<'a> = (&'a Arc<Database>, Option<Arc<Catalog>>);
+
+fn row(listed: &Listed, database: &str, known: Option<&Known<'_>>, now: Instant) -> Row {
     let entry = &listed.entry;
+    let catalog = known.and_then(|(_, catalog)| catalog.as_deref());
+    let is_carried = known.is_some_and(|(database, _)| database.stream_carries(&entry.note));
     let name = |table| match catalog.and_then(|catalog| catalog.table_name(table)) {
         Some(name) => name.to_string(),
         None => table.to_string(),
@@ -67,6 +72,7 @@ fn row(listed: &Listed, database: &str, catalog: Option<&Catalog>, now: Instant)
         text(listed.found),
         milliseconds(entry.cost),
         text(&entry.node),
+        text(if is_carried { "stream" } else { "observed" }),
         text(in_one_line(listed.key.sql())),
     ]
 }

@@ -6,16 +6,17 @@
 
 use std::fmt::{Display, Write as _};
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::clients::state;
 use super::readiness::Readiness;
-use super::show::address;
+use super::show::{address, sorted};
 use crate::cluster::{NodeView, Role};
 use crate::pool::PoolSnapshot;
 use crate::session::Proxy;
 use crate::session::last::ServedBy;
 use crate::session::registry::Activity;
+use crate::stream::status::{Mode, Status};
 use crate::telemetry::latency::BOUNDS_US;
 
 const SERVED: [ServedBy; 4] = [
@@ -96,6 +97,7 @@ pub(super) fn exposition(proxy: &Proxy, up_for: Duration, is_draining: bool) -> 
     cache(&mut out, proxy);
     clients(&mut out, proxy);
     units(&mut out, proxy);
+    streams(&mut out, proxy);
     out.0
 }
 
@@ -202,6 +204,62 @@ fn pools(out: &mut Exposition, proxy: &Proxy) {
     }
 }
 
+fn streams(out: &mut Exposition, proxy: &Proxy) {
+    type Value = fn(&Status) -> Option<f64>;
+    #[expect(clippy::cast_precision_loss, reason = "Prometheus knows floats only")]
+    let metrics: [(&'static str, &str, &str, Value); 6] = [
+        (
+            "pgladder_stream_up",
+            "gauge",
+            "1 while the primary's log tells of writes made past the proxy.",
+            |status| Some(f64::from(u8::from(status.mode == Mode::Streaming))),
+        ),
+        (
+            "pgladder_stream_delay_seconds",
+            "gauge",
+            "How far the stream is known to be behind.",
+            |status| status.delay(Instant::now()).map(|delay| delay.as_secs_f64()),
+        ),
+        (
+            "pgladder_stream_tables",
+            "gauge",
+            "Tables of which it misses no commit.",
+            |status| Some(status.carried as f64),
+        ),
+        (
+            "pgladder_stream_transactions_total",
+            "counter",
+            "Transactions that it has told of.",
+            |status| Some(status.transactions as f64),
+        ),
+        (
+            "pgladder_stream_bytes_total",
+            "counter",
+            "Bytes received.",
+            |status| Some(status.bytes as f64),
+        ),
+        (
+            "pgladder_stream_begun_total",
+            "counter",
+            "Streams begun: each further one has ended all entries over what it carried.",
+            |status| Some(status.begun as f64),
+        ),
+    ];
+    let databases = sorted(proxy);
+    let statuses: Vec<(&str, Status)> = databases
+        .iter()
+        .map(|database| (&*database.name, proxy.streams.status(&database.name)))
+        .collect();
+    for (name, kind, help, value) in metrics {
+        let mut metric = out.metric(name, kind, help);
+        for (database, status) in &statuses {
+            if let Some(value) = value(status) {
+                metric.sample("", &[("database", database)], value);
+            }
+        }
+    }
+}
+
 fn cache(out: &mut Exposition, proxy: &Proxy) {
     let ((entries, bytes), limits) = (proxy.store.size(), proxy.store.limits());
     let gauges = [
@@ -239,6 +297,11 @@ fn cache(out: &mut Exposition, proxy: &Proxy) {
             &counters.misses,
         ),
         ("pgladder_cache_stored_total", "Answers stored.", &counters.stored),
+        (
+            "pgladder_cache_stream_late_total",
+            "Reads that bypassed the cache because the stream was too far behind.",
+            &counters.stream_late,
+        ),
         (
             "pgladder_cache_lost_total",
             "Answers not stored because of a write.",

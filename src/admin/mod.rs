@@ -14,6 +14,7 @@ mod metrics;
 mod readiness;
 mod show;
 mod statement;
+mod streams;
 mod table;
 
 pub use console::Console;

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use super::statement::Topic;
 use super::table::{Row, Table, milliseconds, text};
-use super::{clients, entries};
+use super::{clients, entries, streams};
 use crate::cluster::{ClusterView, NodeView};
 use crate::freshness::database::Database;
 use crate::session::last::ServedBy;
@@ -40,7 +40,7 @@ pub(super) const HELP: &[&str] = &["statement", "what_it_does"];
 /// The program's name and version.
 pub(super) const PROGRAM: &str = concat!("pgladder ", env!("CARGO_PKG_VERSION"));
 
-const STATEMENTS: [(&str, &str); 12] = [
+const STATEMENTS: [(&str, &str); 13] = [
     (
         "SHOW NODES",
         "the servers: role, whether and why not used, position, lag, work",
@@ -56,6 +56,10 @@ const STATEMENTS: [(&str, &str); 12] = [
     (
         "SHOW DATABASES",
         "served databases, and what is known of their catalogs",
+    ),
+    (
+        "SHOW STREAM",
+        "whether the primary's log tells of writes made past the proxy, for which tables, and why not",
     ),
     ("SHOW VERSION", "the program's version"),
     (
@@ -83,6 +87,7 @@ pub(super) fn columns(topic: Topic) -> &'static [&'static str] {
         Topic::CacheSummary => entries::SUMMARY_COLUMNS,
         Topic::Stats => STATS,
         Topic::Databases => DATABASES,
+        Topic::Stream => streams::COLUMNS,
         Topic::Version => VERSION,
     }
 }
@@ -98,6 +103,7 @@ pub(super) fn table(topic: Topic, proxy: &Proxy) -> Table {
         Topic::CacheSummary => entries::summary(proxy),
         Topic::Stats => Table::new(columns, stats(proxy)),
         Topic::Databases => Table::new(columns, databases(proxy)),
+        Topic::Stream => streams::table(proxy),
         Topic::Version => Table::new(columns, [vec![text(PROGRAM)]]),
     }
 }
@@ -155,7 +161,7 @@ fn catalog_problems(proxy: &Proxy) -> Option<String> {
     (!problems.is_empty()).then(|| problems.join("; "))
 }
 
-fn sorted(proxy: &Proxy) -> Vec<Arc<Database>> {
+pub(super) fn sorted(proxy: &Proxy) -> Vec<Arc<Database>> {
     let mut databases = proxy.databases.all();
     databases.sort_by(|a, b| a.name.cmp(&b.name));
     databases
@@ -186,7 +192,7 @@ fn pools(proxy: &Proxy) -> Vec<Row> {
 }
 
 /// The counters by name, in the order in which they are shown.
-fn counters(counters: &Counters) -> [(&'static str, &AtomicU64); 8] {
+fn counters(counters: &Counters) -> [(&'static str, &AtomicU64); 9] {
     [
         ("clients", &counters.clients),
         ("logins", &counters.logins),
@@ -195,6 +201,7 @@ fn counters(counters: &Counters) -> [(&'static str, &AtomicU64); 8] {
         ("misses", &counters.misses),
         ("stored", &counters.stored),
         ("lost_to_writes", &counters.lost_to_writes),
+        ("stream_late", &counters.stream_late),
         ("retried", &counters.retried),
     ]
 }

@@ -36,6 +36,7 @@ pub(super) enum Topic {
     CacheSummary,
     Stats,
     Databases,
+    Stream,
     Version,
 }
 
@@ -131,7 +132,7 @@ const EXPRESSIONS: &[Fact] = facts! {
     "pg_advisory_unlock_all()" "pg_advisory_unlock_all" Value::Is("");
 };
 
-const TOPICS: [(&str, Topic); 8] = [
+const TOPICS: [(&str, Topic); 9] = [
     ("nodes", Topic::Nodes),
     ("pools", Topic::Pools),
     ("clients", Topic::Clients),
@@ -139,6 +140,7 @@ const TOPICS: [(&str, Topic); 8] = [
     ("cache summary", Topic::CacheSummary),
     ("stats", Topic::Stats),
     ("databases", Topic::Databases),
+    ("stream", Topic::Stream),
     ("version", Topic::Version),
 ];
 

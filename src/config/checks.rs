@@ -19,6 +19,7 @@ pub(super) fn check(config: &Config, nodes_optional: bool, reader: &mut Reader) 
     checks.auth();
     checks.tls();
     checks.sizes();
+    checks.stream();
 }
 
 struct Checks<'a> {
@@ -197,6 +198,18 @@ impl Checks<'_> {
                 );
             }
             _ => {}
+        }
+    }
+
+    fn stream(&mut self) {
+        let keys = ["stream.delay_max", "cluster.poll_interval"];
+        let failed = keys.iter().any(|key| self.reader.has_failed(key));
+        let (delay, poll) = (self.config.stream.delay_max, self.config.cluster.poll_interval);
+        if delay < poll * 2 && !failed {
+            self.conflict(
+                "stream.delay_max",
+                "at least twice cluster.poll_interval: by polls it is known how late the stream is",
+            );
         }
     }
 

@@ -25,6 +25,7 @@ mod node;
 mod pool;
 mod reader;
 mod source;
+mod stream;
 mod tls;
 mod units;
 mod userlist;
@@ -47,6 +48,7 @@ pub use node::NodeConfig;
 pub use pool::PoolConfig;
 pub use reader::Setting;
 pub use source::{Flag, Sources};
+pub use stream::{StreamConfig, StreamUse};
 pub use tls::{ClientTls, ClientTlsMode, ServerTls, ServerTlsMode, TlsConfig};
 pub use units::show_duration;
 
@@ -67,6 +69,8 @@ pub struct Config {
     pub cache: CacheConfig,
     /// What a read may miss.
     pub freshness: FreshnessConfig,
+    /// What the primary's log tells.
+    pub stream: StreamConfig,
     /// Functions declared safe.
     pub functions: FunctionsConfig,
     /// Who may connect.
@@ -130,6 +134,7 @@ impl Config {
         config.cluster.read(reader.section("cluster"));
         config.cache.read(reader.section("cache"));
         config.freshness.read(reader.section("freshness"));
+        config.stream.read(reader.section("stream"));
         config.functions.read(reader.section("functions"));
         config
             .auth

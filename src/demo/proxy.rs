@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::cluster::{SUPERUSER, ThrowAwayCluster};
-use crate::config::{AuthMethod, Config, Endpoint, NodeConfig};
+use crate::config::{AuthMethod, Config, Endpoint, NodeConfig, StreamUse};
 use crate::serve::serve_and_tell;
 
 /// How long the proxy may take to listen, and to drain.
@@ -165,6 +165,8 @@ fn configuration(cluster: &ThrowAwayCluster, address: &ProxyAddress) -> Config {
         .collect();
     SUPERUSER.clone_into(&mut config.cluster.control_user);
     config.auth.method = AuthMethod::Trust;
+    // The walk shows what the proxy sees by itself, and counts every entry that ends.
+    config.stream.enabled = StreamUse::Off;
     config.http.listen = address.http.map(|http| endpoint(http.port()));
     config
 }

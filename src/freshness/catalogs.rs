@@ -48,14 +48,54 @@ impl std::fmt::Debug for CatalogSource {
     }
 }
 
+impl CatalogSource {
+    /// A connection of the control user to a database on a node; `options` as in a connection string.
+    pub async fn connect(
+        &self,
+        node: NodeId,
+        database: &str,
+        application_name: &str,
+        options: Option<&str>,
+    ) -> Result<Client, CatalogError> {
+        let node = self.nodes.iter().find(|known| known.id == node);
+        let node = node.ok_or(CatalogError::NoPrimary)?;
+        let mut config = tokio_postgres::Config::new();
+        config
+            .host(&node.host)
+            .port(node.port)
+            .user(&*self.user)
+            .dbname(database)
+            .application_name(application_name)
+            .ssl_mode(self.tls.mode(&node.host))
+            .connect_timeout(self.connect_timeout);
+        if let Some(options) = options {
+            config.options(options);
+        }
+        if let Some(password) = (self.password)(&node.host, node.port, database, &self.user) {
+            config.password(password);
+        }
+        let manager = PostgresConnectionManager::new(config, self.tls.clone());
+        let pool = Pool::builder().max_size(1).build_unchecked(manager);
+        timeout(self.connect_timeout, pool.dedicated_connection())
+            .await
+            .map_err(|_| CatalogError::TimedOut(self.connect_timeout))?
+            .map_err(CatalogError::Connect)
+    }
+}
+
+/// Why the catalog could not be read.
 #[derive(Debug, thiserror::Error)]
-enum CatalogError {
+pub enum CatalogError {
+    /// Nobody can be asked.
     #[error("there is no primary to read the catalog from")]
     NoPrimary,
+    /// The login failed.
     #[error("{}", crate::cluster::in_words(.0))]
     Connect(tokio_postgres::Error),
+    /// The catalog itself could not be read.
     #[error(transparent)]
     Load(#[from] LoadError),
+    /// It took too long.
     #[error("no answer within {0:?}")]
     TimedOut(Duration),
 }
@@ -141,40 +181,13 @@ async fn connection<'a>(
         .as_ref()
         .is_none_or(|(node, client)| *node != primary || client.is_closed())
     {
-        let node = source
-            .nodes
-            .iter()
-            .find(|node| node.id == primary)
-            .ok_or(CatalogError::NoPrimary)?;
-        *open = Some((primary, connect(database, source, node).await?));
+        let client = source
+            .connect(primary, &database.name, "pgladder catalog", None)
+            .await?;
+        *open = Some((primary, client));
     }
     let (_, client) = open.as_mut().expect("opened just above");
     Ok(client)
-}
-
-async fn connect(
-    database: &Database,
-    source: &CatalogSource,
-    node: &NodeConfig,
-) -> Result<Client, CatalogError> {
-    let mut config = tokio_postgres::Config::new();
-    config
-        .host(&node.host)
-        .port(node.port)
-        .user(&*source.user)
-        .dbname(&*database.name)
-        .application_name("pgladder catalog")
-        .ssl_mode(source.tls.mode(&node.host))
-        .connect_timeout(source.connect_timeout);
-    if let Some(password) = (source.password)(&node.host, node.port, &database.name, &source.user) {
-        config.password(password);
-    }
-    let manager = PostgresConnectionManager::new(config, source.tls.clone());
-    let pool = Pool::builder().max_size(1).build_unchecked(manager);
-    timeout(source.connect_timeout, pool.dedicated_connection())
-        .await
-        .map_err(|_| CatalogError::TimedOut(source.connect_timeout))?
-        .map_err(CatalogError::Connect)
 }
 
 async fn limited<T>(work: impl Future<Output = Result<T, LoadError>>) -> Result<T, CatalogError> {

@@ -142,6 +142,20 @@ impl Clocks {
         }
     }
 
+    /// The stream of `era` has shown a commit of these tables, which ends at `end`. Its position is known, so no probe is needed.
+    pub fn witness(&mut self, era: u64, tables: &[Oid], end: Lsn, now: Tick) {
+        if era != self.era {
+            return self.acknowledge(&Scope::Tables(tables.into()), now);
+        }
+        self.drawn += 1;
+        let epoch = self.drawn;
+        for table in tables {
+            let clock = self.clock(*table);
+            clock.epoch = epoch;
+            clock.fence = clock.fence.max(Fence::At(end));
+        }
+    }
+
     /// The commit that `mark` announced is over: its unit ended, or its server process is gone.
     pub fn land(&mut self, mark: Mark) {
         match mark.0 {

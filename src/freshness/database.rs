@@ -4,6 +4,8 @@
 //! or without a catalog at all; after a commit that may have changed the catalog, none is used until the catalog has been read
 //! or its fingerprint compared anew. It opens no connection: `catalogs` does.
 
+mod streamed;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -13,6 +15,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::clocks::{Clocks, Mark, Note, Scope};
+use super::coverage::Coverage;
 use super::fence::Fence;
 use super::guards::Guards;
 use crate::catalog::verdict::{Oid, ReadSet, Verdict, WriteSet};
@@ -21,6 +24,8 @@ use crate::cluster::Ticks;
 use crate::protocol::lsn::Lsn;
 use crate::sql::analyze;
 use crate::sql::statement::{Hints, Kind, Script, Statement};
+
+pub use streamed::Streamed;
 
 /// Bytes that the verdicts of one database may take.
 const VERDICT_BYTES_MAX: usize = 32 << 20;
@@ -46,6 +51,7 @@ pub struct Database {
     /// Its name.
     pub name: Arc<str>,
     clocks: Mutex<Clocks>,
+    coverage: Coverage,
     ticks: Arc<Ticks>,
     allowed: ArcSwap<Allowed>,
     guards: Guards,
@@ -80,6 +86,7 @@ impl Database {
         Self {
             name,
             clocks: Mutex::new(Clocks::new(era, now)),
+            coverage: Coverage::default(),
             ticks,
             allowed: ArcSwap::new(allowed),
             guards,
@@ -306,6 +313,7 @@ impl Database {
     pub fn change_catalog(&self) {
         self.generation.fetch_add(1, Ordering::SeqCst);
         self.reload.notify_one();
+        self.coverage.tell();
     }
 
     /// The catalog may have changed: it is not used until its fingerprint has been compared.

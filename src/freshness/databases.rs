@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -40,6 +41,7 @@ pub struct Databases {
     guards: Guards,
     tasks: TaskTracker,
     stop: CancellationToken,
+    opened: watch::Sender<usize>,
 }
 
 impl Databases {
@@ -60,6 +62,7 @@ impl Databases {
             guards: settings.guards,
             tasks: tasks.clone(),
             stop: stop.clone(),
+            opened: watch::Sender::new(0),
         });
         tasks.spawn(Arc::clone(&databases).settle_fences());
         databases
@@ -88,7 +91,13 @@ impl Databases {
             cluster,
             self.stop.clone(),
         ));
+        self.opened.send_modify(|count| *count += 1);
         database
+    }
+
+    /// How many have been opened.
+    pub fn opened(&self) -> watch::Receiver<usize> {
+        self.opened.subscribe()
     }
 
     /// Other functions are declared safe from now on, in all databases.

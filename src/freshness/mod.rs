@@ -6,6 +6,7 @@
 
 pub mod catalogs;
 pub mod clocks;
+mod coverage;
 pub mod database;
 pub mod databases;
 pub mod fence;

@@ -27,6 +27,8 @@ pub(crate) struct Identity<'a> {
     pub user: &'a str,
     pub database: &'a str,
     pub application_name: &'a str,
+    /// Further startup parameters.
+    pub further: &'a [(&'a str, &'a str)],
     pub secret: Option<Secret>,
     pub binding: Binding,
 }
@@ -52,6 +54,7 @@ pub(crate) async fn login(stream: &mut ServerStream, who: &Identity<'_>) -> Resu
         ("database", who.database),
         ("application_name", who.application_name),
     ];
+    let startup = startup.into_iter().chain(who.further.iter().copied());
     frontend::startup_message(startup, &mut wire.output)?;
     wire.send().await?;
     authenticate(&mut wire, who).await?;
@@ -318,6 +321,7 @@ mod tests {
             user: "ann",
             database: "app",
             application_name: "",
+            further: &[],
             secret: Some(secret),
             binding: Binding::Unsupported,
         };

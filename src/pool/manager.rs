@@ -92,6 +92,7 @@ impl Connector {
                 user,
                 database,
                 application_name: &settings.application_name,
+                further: &[],
                 secret: self.shared.credentials.secret(
                     user,
                     database,

@@ -18,6 +18,7 @@ mod manager;
 pub mod pgpass;
 pub mod pools;
 pub mod prepared;
+pub(crate) mod replication;
 pub mod scram;
 mod shelf;
 pub mod stream;

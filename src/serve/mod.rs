@@ -29,6 +29,7 @@ use crate::listener::{Bound, Certificates, ClientTls, ClientTlsError, ListenErro
 use crate::pool::tls::TlsError;
 use crate::pool::{Pools, SampleNumbers, ServerTls};
 use crate::session::{self, Client, Parts, Proxy};
+use crate::stream::Streams;
 
 pub use reload::Origins;
 use reload::Reloading;
@@ -208,9 +209,17 @@ fn start_proxy(
         tasks,
         background,
     );
+    let streams = Streams::start(
+        settings::stream(config, tls, secrets),
+        &databases,
+        &cluster,
+        tasks,
+        background,
+    );
     let parts = Parts {
         cluster,
         pools,
+        streams,
         databases,
         store: Store::new(settings::store(config)),
         doorkeeper: settings::doorkeeper(config).map(Doorkeeper::new),

@@ -19,20 +19,24 @@ use crate::cache::store::Limits;
 use crate::catalog::Allowed;
 use crate::cluster::{Cluster, ClusterSettings, LagLimit, NodeId, PasswordLookup};
 use crate::config::{
-    self, AuthMethod, CacheWhat, ClientTlsMode, Config, Endpoint, RuleSubject, ServerTlsMode,
+    self, AuthMethod, CacheWhat, ClientTlsMode, Config, Endpoint, RuleSubject, ServerTlsMode, StreamUse,
 };
 use crate::freshness::catalogs::CatalogSource;
 use crate::freshness::databases::DatabaseSettings;
 use crate::freshness::guards::Guards;
 use crate::freshness::level::Level;
 use crate::listener::{ClientTls, ClientTlsSettings, ListenerSettings};
+use crate::pool::replication::Walsenders;
 use crate::pool::tls::TlsError;
 use crate::pool::{Address, Credentials, FirstOf, PgPass, PoolSettings, Secret, ServerTls, TlsMode};
 use crate::session::unit;
 use crate::session::{CacheSettings, SessionSettings};
+use crate::stream::{StreamLimits, StreamSettings};
 
 /// Seen misses that the doorkeeper remembers.
 const DOORKEEPER_HASHES: usize = 65_536;
+/// Silence after which a walsender ends a stream, and its slot.
+const SENDER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What the proxy logs in to servers with.
 #[derive(Clone)]
@@ -227,6 +231,28 @@ pub(super) fn databases(config: &Config, tls: &ServerTls, secrets: &Secrets) -> 
         },
         guards: Guards::default(),
     }
+}
+
+pub(super) fn stream(config: &Config, tls: &ServerTls, secrets: &Secrets) -> Option<StreamSettings> {
+    let stream = &config.stream;
+    (stream.enabled == StreamUse::Auto).then(|| StreamSettings {
+        walsenders: Walsenders {
+            tls: tls.clone(),
+            credentials: secrets.credentials(),
+            user: config.cluster.control_user.as_str().into(),
+            timeout: config.pool.connect_timeout,
+            sender_timeout: SENDER_TIMEOUT,
+        },
+        nodes: addresses(config),
+        source: databases(config, tls, secrets).source,
+        publication: stream.publication.clone(),
+        limits: StreamLimits {
+            delay_max: stream.delay_max,
+            slot_timeout: stream.slot_timeout,
+            retained_max: stream.retained_max,
+            sender_timeout: SENDER_TIMEOUT,
+        },
+    })
 }
 
 pub(super) fn allowed(config: &Config) -> Allowed {

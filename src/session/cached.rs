@@ -80,6 +80,10 @@ impl Session {
         wanted: &Cacheable,
         tables: &[Oid],
     ) -> Result<Found, Goodbye> {
+        if self.is_late(work, tables) {
+            return Ok(Found::Bypass);
+        }
+        self.database.stream_want(tables);
         let key = &wanted.key;
         let arrived = self.database.begin(tables).note;
         for _ in 0..FLIGHTS_MAX {
@@ -132,6 +136,11 @@ impl Session {
     /// way.
     fn entry(&self, wanted: &Cacheable, level: Level) -> Option<Result<Arc<Entry>, ()>> {
         let entry = self.proxy.store.find(&wanted.key)?;
+        if !matches!(level, Level::Ttl(_)) && self.database.stream_is_late_for(&entry.note) {
+            Counters::count(&self.proxy.counters.stream_late);
+            // It may be as good as new: that is known once the stream has caught up.
+            return Some(Err(()));
+        }
         if self.is_good(&entry, wanted, level) {
             return Some(Ok(entry));
         }
@@ -140,6 +149,15 @@ impl Session {
         }
         self.proxy.store.remove(&wanted.key, &entry);
         None
+    }
+
+    /// Is the stream too far behind for a read of these tables? Then what was written past the proxy may not be known.
+    fn is_late(&self, work: &Work<'_>, tables: &[Oid]) -> bool {
+        let is_late = !matches!(work.level, Level::Ttl(_)) && self.database.stream_is_late(tables);
+        if is_late {
+            Counters::count(&self.proxy.counters.stream_late);
+        }
+        is_late
     }
 
     /// The TTL is the one of now, where that is shorter than at the fill.

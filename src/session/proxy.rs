@@ -30,6 +30,7 @@ use crate::freshness::database::{Database, Writes};
 use crate::freshness::databases::Databases;
 use crate::freshness::level::Level;
 use crate::pool::Pools;
+use crate::stream::Streams;
 use crate::telemetry::latency::Latency;
 
 /// How long the facts of a login are used for further ones: a client that connects for one query pays no round trip.
@@ -82,6 +83,8 @@ pub struct Counters {
     pub stored: AtomicU64,
     /// Answers not stored because a write came, or was on its way.
     pub lost_to_writes: AtomicU64,
+    /// Reads that would have been looked for in the cache, had the stream not been too far behind.
+    pub stream_late: AtomicU64,
     /// Reads that a replica refused or dropped, and the primary answered.
     pub retried: AtomicU64,
     /// Clients logged in now.
@@ -106,6 +109,8 @@ pub struct Proxy {
     pub pools: Arc<Pools>,
     /// Clocks and catalogs.
     pub databases: Arc<Databases>,
+    /// What the primary's log tells.
+    pub streams: Arc<Streams>,
     /// Entries.
     pub store: Store,
     /// Executions that several readers wait for.
@@ -150,6 +155,8 @@ pub struct Parts {
     pub pools: Arc<Pools>,
     /// Clocks and catalogs.
     pub databases: Arc<Databases>,
+    /// What the primary's log tells.
+    pub streams: Arc<Streams>,
     /// The cache.
     pub store: Store,
     /// Admission at the second miss.
@@ -169,6 +176,7 @@ impl Proxy {
             cluster: parts.cluster,
             pools: parts.pools,
             databases: parts.databases,
+            streams: parts.streams,
             store: parts.store,
             flights: Flights::default(),
             doorkeeper: parts.doorkeeper,

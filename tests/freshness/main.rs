@@ -11,5 +11,6 @@ mod life_of_a_fill;
 mod life_of_a_write;
 mod refusing_replicas;
 mod setup;
+mod stream;
 mod transactions;
 mod what_is_known;

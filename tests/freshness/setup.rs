@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use pgladder::config::{AuthConfig, AuthMethod, Config, Endpoint, ListenConfig, NodeConfig};
+use pgladder::config::{AuthConfig, AuthMethod, Config, Endpoint, ListenConfig, NodeConfig, StreamUse};
 use pgladder::demo::cluster::{Options, SUPERUSER, ThrowAwayCluster};
 use pgladder::freshness::guards::Guards;
 use pgladder::listener::Bound;
@@ -72,6 +72,8 @@ impl Proxy {
             ..Config::default()
         };
         SUPERUSER.clone_into(&mut config.cluster.control_user);
+        // What a stream does is tested in `stream`; everything else holds without one.
+        config.stream.enabled = StreamUse::Off;
         change(&mut config);
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         let (bound, told) = oneshot::channel();

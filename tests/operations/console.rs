@@ -10,7 +10,7 @@ use crate::running::{Running, column, eventually, served_by, simple};
 const DASHBOARD: &str = "SELECT city, count(*) FROM hotels GROUP BY city ORDER BY city";
 
 /// Every statement, and its columns.
-const STATEMENTS: [(&str, &[&str]); 10] = [
+const STATEMENTS: [(&str, &[&str]); 11] = [
     (
         "SHOW NODES",
         &[
@@ -54,7 +54,7 @@ const STATEMENTS: [(&str, &[&str]); 10] = [
     (
         "SHOW CACHE",
         &[
-            "database", "tables", "bytes", "age_ms", "ttl_ms", "hits", "cost_ms", "node", "query",
+            "database", "tables", "bytes", "age_ms", "ttl_ms", "hits", "cost_ms", "node", "kept_by", "query",
         ],
     ),
     (
@@ -77,6 +77,24 @@ const STATEMENTS: [(&str, &[&str]); 10] = [
     (
         "SHOW DATABASES",
         &["database", "generation", "catalog", "catalog_age_ms", "problem"],
+    ),
+    (
+        "SHOW STREAM",
+        &[
+            "database",
+            "mode",
+            "why_not",
+            "publication",
+            "position",
+            "delay_ms",
+            "carried",
+            "waiting",
+            "not_carried",
+            "unseen",
+            "transactions",
+            "bytes",
+            "begun",
+        ],
     ),
     ("SHOW VERSION", &["version"]),
     ("HELP", &["statement", "what_it_does"]),

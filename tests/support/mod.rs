@@ -11,7 +11,7 @@ pub mod python;
 
 use std::time::Duration;
 
-use pgladder::config::{AuthConfig, AuthMethod, Config, Endpoint, ListenConfig, NodeConfig};
+use pgladder::config::{AuthConfig, AuthMethod, Config, Endpoint, ListenConfig, NodeConfig, StreamUse};
 use pgladder::demo::cluster::{Options, SUPERUSER, ThrowAwayCluster};
 use pgladder::listener::Bound;
 use pgladder::serve::{ServeError, serve_and_tell};
@@ -78,6 +78,8 @@ impl Stage {
             ..Config::default()
         };
         SUPERUSER.clone_into(&mut config.cluster.control_user);
+        // What a stream does is tested where it is meant.
+        config.stream.enabled = StreamUse::Off;
         change(&mut config);
         let (tell, bound) = oneshot::channel();
         let (stop, mut serving) = (CancellationToken::new(), JoinSet::new());

@@ -316,3 +316,22 @@ fn a_note_covers_those_that_were_taken_before_its_writes() {
     assert!(!first.covers(&second) && !second.covers(&third));
     assert!(!second.covers(&clocks.note(&[1])), "of other tables");
 }
+
+#[test]
+fn a_commit_that_the_stream_shows_ends_entries_and_keeps_replicas_until_its_end() {
+    let mut clocks = Clocks::new(1, 0);
+    clocks.settle(1, 0, Lsn(10));
+    let note = clocks.note(&[1]);
+    clocks.witness(1, &[1], Lsn(50), 1);
+    assert!(!clocks.is_current(&note));
+    assert_eq!(clocks.fence(&[1]), Fence::At(Lsn(50)));
+    // An older one, or one of which more is known already, lowers nothing.
+    clocks.witness(1, &[1], Lsn(40), 2);
+    assert_eq!(clocks.fence(&[1]), Fence::At(Lsn(50)));
+    clocks.acknowledge(&Scope::Tables([1].into()), 3);
+    clocks.witness(1, &[1], Lsn(60), 4);
+    assert_eq!(clocks.fence(&[1]), Fence::Pending(3));
+    // Of another era its position says nothing.
+    clocks.witness(2, &[2], Lsn(70), 5);
+    assert_eq!(clocks.fence(&[2]), Fence::Pending(5));
+}

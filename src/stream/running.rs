@@ -1,0 +1,361 @@
+//! A stream that runs: what it hears, what it asks the primary, and what it tells the database's clocks.
+//!
+//! Made and driven by `follow` once the slot is ready; it decides nothing that `state` can decide. One question at a time is under way on
+//! the control connection, beside the stream. Invariants: a commit reaches the clocks before its position is confirmed; it ends
+//! when the primary changes. `drive` may be dropped at any point, after which only `end` is to be called.
+
+use std::collections::BTreeSet;
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::time::sleep_until;
+
+use super::follow::{Board, StreamLimits};
+use super::pgoutput::Committed;
+use super::snapshot::Snapshot;
+use super::state::State;
+use super::status::{Mode, Status};
+use super::steward::{Plan, Publication, Steward};
+use super::why_not::WhyNot;
+use super::wire::{Heard, Wire};
+use crate::catalog::verdict::Oid;
+use crate::cluster::{Cluster, NodeId};
+use crate::freshness::database::{Database, Streamed};
+use crate::protocol::lsn::Lsn;
+
+/// From one look at the publication, and at what the slot retains, to the next, when nothing happens.
+const LOOK_INTERVAL: Duration = Duration::from_secs(5);
+/// The same after something could not be published.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+/// Between two snapshots, at least; a barrier that takes long is asked about ever less often.
+const SNAPSHOT_PAUSE: Duration = Duration::from_millis(5);
+const SNAPSHOT_PAUSE_MAX: Duration = Duration::from_millis(200);
+/// Positions are confirmed at most so often, unless the server asks.
+const REPORT_INTERVAL: Duration = Duration::from_millis(10);
+/// Tables that cannot be carried are listed up to so many.
+const LISTED_MAX: usize = 20;
+
+/// What the primary has answered.
+enum Done {
+    Planned(Result<Plan, WhyNot>),
+    Altered(Plan, Vec<Oid>, Vec<(String, String)>),
+    Shown(u64, Result<Snapshot, WhyNot>),
+    Retained(Result<Option<u64>, WhyNot>),
+}
+
+type Work = Pin<Box<dyn Future<Output = Done> + Send>>;
+
+/// What a stream begins with.
+pub(super) struct Begun {
+    pub database: Arc<Database>,
+    pub cluster: Cluster,
+    pub limits: StreamLimits,
+    pub board: Arc<Board>,
+    pub steward: Arc<Steward>,
+    pub publication: Arc<Publication>,
+    pub slot: String,
+    pub primary: (NodeId, u64),
+    pub wire: Wire,
+}
+
+/// A stream that runs.
+pub(super) struct Running {
+    begun: Begun,
+    state: State<Streamed>,
+    work: Option<Work>,
+    plan_due: Instant,
+    planned: u64,
+    snapshot_due: Instant,
+    snapshot_pause: Duration,
+    look_due: Instant,
+    heard_at: Instant,
+    reported_at: Instant,
+    reported: Lsn,
+    not_carried: Vec<String>,
+    sample: u64,
+    transactions: u64,
+    before: Status,
+}
+
+impl Running {
+    /// From the slot's consistent point on; `latest`: a snapshot taken since.
+    pub fn new(begun: Begun, point: Lsn, latest: Snapshot) -> Self {
+        let (now, before) = (Instant::now(), begun.board.status());
+        Self {
+            begun,
+            state: State::new(point, latest),
+            work: None,
+            plan_due: now,
+            planned: 0,
+            snapshot_due: now,
+            snapshot_pause: SNAPSHOT_PAUSE,
+            look_due: now + LOOK_INTERVAL,
+            heard_at: now,
+            reported_at: now,
+            reported: Lsn(0),
+            not_carried: Vec::new(),
+            sample: 0,
+            transactions: 0,
+            before,
+        }
+    }
+
+    /// Runs until something ends it.
+    pub async fn drive(&mut self) -> Result<Infallible, WhyNot> {
+        let mut versions = self.begun.cluster.watch();
+        self.poll().await?;
+        loop {
+            self.begin_work();
+            let wake = self.wake_at().into();
+            tokio::select! {
+                heard = self.begun.wire.read() => {
+                    heard?;
+                    self.hear().await?;
+                }
+                done = answer(&mut self.work) => {
+                    self.work = None;
+                    self.take(done)?;
+                }
+                changed = versions.changed() => {
+                    changed.map_err(|_| WhyNot::Stopping)?;
+                    self.poll().await?;
+                }
+                () = self.begun.database.stream_news() => self.plan_due = Instant::now(),
+                () = sleep_until(wake) => {}
+            }
+        }
+    }
+
+    /// It is over: nothing is carried any more.
+    pub fn end(self) {
+        let published: Vec<Oid> = self.state.published().collect();
+        self.begun.database.stream_end(&published, self.state.end());
+    }
+
+    /// Takes in all that has arrived.
+    async fn hear(&mut self) -> Result<(), WhyNot> {
+        self.heard_at = Instant::now();
+        let mut is_asked = false;
+        while let Some(heard) = self.begun.wire.take()? {
+            match heard {
+                Heard::Committed(committed) => self.commit(&committed)?,
+                Heard::Position { end, reply } => {
+                    self.state.advance(end);
+                    is_asked |= reply;
+                }
+            }
+        }
+        self.tell_currency();
+        let has_moved = self.state.position() > self.reported;
+        if is_asked || has_moved && self.reported_at.elapsed() >= REPORT_INTERVAL {
+            self.report(false).await?;
+        }
+        Ok(())
+    }
+
+    fn commit(&mut self, committed: &Committed) -> Result<(), WhyNot> {
+        self.transactions += 1;
+        let (database, (_, era)) = (&self.begun.database, self.begun.primary);
+        let mut tables = committed.tables.clone();
+        tables.retain(|table| self.state.knows(*table));
+        if !tables.is_empty() {
+            let streamed = database.stream_commit(era, &tables, committed.end);
+            if let Err((_, streamed)) = self.state.commit(committed, streamed) {
+                database.stream_landed(streamed);
+                return Err(WhyNot::LedgerFull);
+            }
+            self.snapshot_pause = SNAPSHOT_PAUSE;
+            self.snapshot_due = self.snapshot_due.min(Instant::now() + SNAPSHOT_PAUSE);
+        }
+        self.state.advance(committed.end);
+        Ok(())
+    }
+
+    async fn report(&mut self, reply: bool) -> Result<(), WhyNot> {
+        self.reported_at = Instant::now();
+        self.reported = self.state.position();
+        Ok(self.begun.wire.report(self.reported, reply).await?)
+    }
+
+    fn tell_currency(&self) {
+        if let Some(as_of) = self.state.as_of() {
+            let bound = self.begun.limits.delay_max;
+            self.begun.database.stream_current(as_of, bound);
+        }
+    }
+
+    /// The nodes have been polled.
+    async fn poll(&mut self) -> Result<(), WhyNot> {
+        let (node, era) = self.begun.primary;
+        let view = self.begun.cluster.view();
+        let primary = view
+            .primary_node()
+            .filter(|known| known.id == node && view.era == era);
+        let sample = primary.ok_or(WhyNot::Changed)?.sample;
+        let silence = 3 * self.begun.limits.sender_timeout;
+        if self.heard_at.elapsed() > silence {
+            return Err(WhyNot::Silent(silence));
+        }
+        if sample.number > self.sample {
+            self.sample = sample.number;
+            self.state.polled(sample.sent_at, sample.lsn);
+            self.tell_currency();
+            if self.state.is_behind() {
+                self.report(true).await?;
+            }
+        }
+        if self.planned != self.begun.database.generation() {
+            self.plan_due = Instant::now();
+        }
+        self.show();
+        Ok(())
+    }
+
+    fn wake_at(&self) -> Instant {
+        let mut wake = self.plan_due.min(self.look_due);
+        if self.state.wants_snapshot() {
+            wake = wake.min(self.snapshot_due);
+        }
+        // Whoever is busy is heard of without an alarm.
+        if self.work.is_some() {
+            wake.max(Instant::now() + LOOK_INTERVAL)
+        } else {
+            wake
+        }
+    }
+
+    /// Asks the primary what is due, if it is not busy.
+    fn begin_work(&mut self) {
+        let now = Instant::now();
+        if self.work.is_some() {
+            return;
+        }
+        let (steward, publication) = (
+            Arc::clone(&self.begun.steward),
+            Arc::clone(&self.begun.publication),
+        );
+        if self.plan_due <= now {
+            self.plan_due = now + LOOK_INTERVAL;
+            self.planned = self.begun.database.generation();
+            let wanted = self.begun.database.stream_wanted();
+            self.work = Some(Box::pin(async move {
+                Done::Planned(steward.plan(&publication, &wanted).await)
+            }));
+        } else if self.state.wants_snapshot() && self.snapshot_due <= now {
+            self.snapshot_due = now + self.snapshot_pause;
+            self.snapshot_pause = (self.snapshot_pause * 2).min(SNAPSHOT_PAUSE_MAX);
+            let number = self.state.ask();
+            self.work = Some(Box::pin(
+                async move { Done::Shown(number, steward.snapshot().await) },
+            ));
+        } else if self.look_due <= now {
+            self.look_due = now + LOOK_INTERVAL;
+            let slot = self.begun.slot.clone();
+            self.work = Some(Box::pin(
+                async move { Done::Retained(steward.retained(&slot).await) },
+            ));
+        }
+    }
+
+    fn take(&mut self, done: Done) -> Result<(), WhyNot> {
+        match done {
+            Done::Planned(plan) => self.follow_plan(plan?),
+            Done::Altered(plan, added, failed) => {
+                self.state.publish(&added);
+                self.soon();
+                if !failed.is_empty() {
+                    self.plan_due = Instant::now() + RETRY_INTERVAL;
+                }
+                self.list(&plan, &failed);
+            }
+            Done::Shown(number, snapshot) => {
+                let shown = self.state.show(number, snapshot?);
+                for streamed in shown.landed {
+                    self.begun.database.stream_landed(streamed);
+                }
+                if !shown.carried.is_empty() {
+                    let all: BTreeSet<Oid> = self.state.carried().collect();
+                    self.begun.database.stream_carry(&shown.carried, all);
+                    // Replicas have to replay what the stream could not tell: how far, a probe says.
+                    self.begun.cluster.request_probe();
+                }
+            }
+            Done::Retained(bytes) => {
+                let bytes = bytes?.unwrap_or_default();
+                if bytes > self.begun.limits.retained_max {
+                    return Err(WhyNot::Retained(bytes));
+                }
+            }
+        }
+        self.show();
+        Ok(())
+    }
+
+    /// Before the server forgets a table, so do we.
+    fn follow_plan(&mut self, plan: Plan) {
+        let mut gone: Vec<Oid> = self.state.published().collect();
+        gone.retain(|table| !plan.carried.contains(table));
+        if !gone.is_empty() {
+            let gone = self.state.withdraw(&gone);
+            let rest: BTreeSet<Oid> = self.state.carried().collect();
+            self.begun.database.stream_withdraw(&gone, rest);
+        }
+        self.begun.database.stream_forget(&plan.gone);
+        self.state
+            .publish(&plan.carried.iter().copied().collect::<Vec<_>>());
+        self.soon();
+        if !plan.alters() {
+            return self.list(&plan, &[]);
+        }
+        let (steward, publication) = (
+            Arc::clone(&self.begun.steward),
+            Arc::clone(&self.begun.publication),
+        );
+        self.work = Some(Box::pin(async move {
+            let (added, failed) = steward.alter(&publication, &plan).await;
+            Done::Altered(plan, added, failed)
+        }));
+    }
+
+    fn soon(&mut self) {
+        self.snapshot_pause = SNAPSHOT_PAUSE;
+        self.snapshot_due = Instant::now();
+    }
+
+    fn list(&mut self, plan: &Plan, failed: &[(String, String)]) {
+        let refused = plan.refused.iter().map(|(name, why)| format!("{name} ({why})"));
+        let failed = failed.iter().map(|(name, error)| format!("{name} ({error})"));
+        let listed: Vec<String> = refused.chain(failed).take(LISTED_MAX).collect();
+        if self.not_carried != listed {
+            tracing::info!(database = %self.begun.database.name, tables = ?listed, "not carried by the stream");
+            self.not_carried = listed;
+        }
+    }
+
+    fn show(&self) {
+        let carried = self.state.carried().count();
+        self.begun.board.show(Status {
+            mode: Mode::Streaming,
+            why_not: None,
+            publication: Some(self.begun.publication.name().to_owned()),
+            position: Some(self.state.position()),
+            as_of: self.state.as_of(),
+            carried,
+            waiting: self.state.published().count() - carried,
+            not_carried: self.not_carried.clone(),
+            unseen: self.state.unseen(),
+            bytes: self.before.bytes + self.begun.wire.received(),
+            transactions: self.before.transactions + self.transactions,
+            begun: self.before.begun + 1,
+        });
+    }
+}
+
+async fn answer(work: &mut Option<Work>) -> Done {
+    match work {
+        Some(work) => work.await,
+        None => std::future::pending().await,
+    }
+}

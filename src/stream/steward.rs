@@ -1,0 +1,409 @@
+//! The control connection of a stream: what the server can do, what is published, snapshots, and what the slot holds.
+//!
+//! Used by `follow`, one question at a time. It changes nothing but its own publication, under a lock timeout, and never waits for a
+//! replica to confirm. Invariant: what it says about a table was read in one statement. A dropped question leaves a statement
+//! running at most until its timeout; the connection belongs to one stream and ends with it.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+
+use tokio_postgres::Client;
+use tokio_postgres::types::PgLsn;
+
+use super::publication;
+use super::snapshot::Snapshot;
+use super::why_not::WhyNot;
+use crate::catalog::verdict::Oid;
+use crate::cluster::{NodeId, in_words};
+use crate::freshness::catalogs::CatalogSource;
+use crate::sql::ident::quote_ident;
+
+/// What must not depend on the defaults of role, database or server.
+const OPTIONS: &str = "-c default_transaction_read_only=off -c default_transaction_isolation=read\\ committed \
+    -c synchronous_commit=local -c lock_timeout=1s -c statement_timeout=20s -c search_path=pg_catalog";
+/// Beyond these the walsenders of the replicas need some room, to come back while their old ones linger.
+const SENDERS_SPARE: i64 = 2;
+
+/// Which publication is streamed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Publication {
+    /// The proxy's own: made, altered and dropped by it.
+    Own(String),
+    /// The configuration's: used as it is.
+    Named(String),
+}
+
+impl Publication {
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Own(name) | Self::Named(name) => name,
+        }
+    }
+}
+
+/// Why a table cannot be carried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotCarried {
+    /// No primary key, or another REPLICA IDENTITY that gives none.
+    NoIdentity,
+    /// A materialized view, a foreign or unlogged table, or a partition that is one.
+    Kind,
+    /// It belongs to somebody else.
+    NotOwner,
+    /// It is not in the publication of the configuration.
+    NotNamed,
+}
+
+impl std::fmt::Display for NotCarried {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::NoIdentity => "no replica identity",
+            Self::Kind => "not a permanent table",
+            Self::NotOwner => "owned by another role",
+            Self::NotNamed => "not in the publication",
+        })
+    }
+}
+
+/// What is to be done so that the publication holds what is wanted, and nothing that it must not.
+#[derive(Debug, Default)]
+pub(super) struct Plan {
+    /// Wanted tables that are published already, or need not be.
+    pub carried: BTreeSet<Oid>,
+    /// To be published: the root's name, and the wanted tables that it stands for.
+    pub add: Vec<(String, Vec<Oid>)>,
+    /// To be published no more.
+    pub drop: Vec<String>,
+    /// Wanted tables that are gone.
+    pub gone: Vec<Oid>,
+    /// What cannot be carried, by name.
+    pub refused: Vec<(String, NotCarried)>,
+}
+
+pub(super) struct Steward {
+    client: Client,
+}
+
+impl Steward {
+    pub async fn connect(source: &CatalogSource, node: NodeId, database: &str) -> Result<Self, WhyNot> {
+        let options = Some(OPTIONS);
+        let client = source.connect(node, database, "pgladder stream control", options);
+        Ok(Self {
+            client: client.await?,
+        })
+    }
+
+    /// Drops what proxies that live no more have left here.
+    pub async fn sweep(&self) -> Result<Vec<String>, WhyNot> {
+        Ok(publication::sweep(&self.client).await?)
+    }
+
+    /// May a stream be opened? Returns the number of the database, for the slot's name.
+    pub async fn permit(&self, publication: &Publication, replicas: i64) -> Result<Oid, WhyNot> {
+        const FACTS: &str = "SELECT current_setting('wal_level'), \
+            (SELECT rolreplication OR rolsuper FROM pg_roles WHERE rolname = current_user), \
+            has_database_privilege(current_database(), 'CREATE'), \
+            current_setting('max_wal_senders')::int8, (SELECT count(*) FROM pg_stat_replication), \
+            current_setting('max_replication_slots')::int8, (SELECT count(*) FROM pg_replication_slots), \
+            (SELECT oid FROM pg_database WHERE datname = current_database())";
+        let row = self.client.query_one(FACTS, &[]).await?;
+        let wal_level: String = row.try_get(0)?;
+        if wal_level != "logical" {
+            return Err(WhyNot::WalLevel(wal_level));
+        }
+        if !row.try_get::<_, bool>(1)? {
+            return Err(WhyNot::NoReplication);
+        }
+        if matches!(publication, Publication::Own(_)) && !row.try_get::<_, bool>(2)? {
+            return Err(WhyNot::NoCreate);
+        }
+        let (max, used): (i64, i64) = (row.try_get(3)?, row.try_get(4)?);
+        if max < used.max(replicas) + 1 + SENDERS_SPARE {
+            return Err(WhyNot::Senders { max, used });
+        }
+        let (slots, taken): (i64, i64) = (row.try_get(5)?, row.try_get(6)?);
+        if taken >= slots {
+            return Err(WhyNot::Slots(slots));
+        }
+        Ok(row.try_get(7)?)
+    }
+
+    /// Makes the publication, empty, or sees whether the one that is named will do. Before the slot: what is decoded must find it.
+    pub async fn prepare(&self, publication: &Publication) -> Result<(), WhyNot> {
+        const NAMED: &str = "SELECT pubinsert AND pubupdate AND pubdelete AND pubtruncate AND NOT pubviaroot \
+            FROM pg_publication WHERE pubname = $1";
+        match publication {
+            Publication::Own(name) => {
+                publication::lock(&self.client, name).await?;
+                let create = format!("CREATE PUBLICATION {}", quote_ident(name));
+                let both = format!("{}; {create}", publication::dropping(name));
+                Ok(self.client.batch_execute(&both).await?)
+            }
+            Publication::Named(name) => match self.client.query_opt(NAMED, &[name]).await? {
+                None => Err(WhyNot::NoPublication(name.clone())),
+                Some(row) if row.try_get(0)? => Ok(()),
+                Some(_) => Err(WhyNot::Partial(name.clone())),
+            },
+        }
+    }
+
+    /// Drops the publication, if it is ours.
+    pub async fn drop_publication(&self, publication: &Publication) -> Result<(), WhyNot> {
+        if let Publication::Own(name) = publication {
+            self.client.batch_execute(&publication::dropping(name)).await?;
+        }
+        Ok(())
+    }
+
+    /// What has to be done for these wanted tables.
+    pub async fn plan(&self, publication: &Publication, wanted: &[Oid]) -> Result<Plan, WhyNot> {
+        // The published tables, those with a filter or a list of columns left out, and the roots of the wanted ones.
+        const PLAN: &str = "
+WITH published AS (
+    SELECT r.prrelid AS oid FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid
+    WHERE p.pubname = $1 AND to_jsonb(r) ->> 'prqual' IS NULL AND to_jsonb(r) ->> 'prattrs' IS NULL
+), root AS (
+    SELECT w.oid AS wanted, COALESCE(pg_partition_root(w.oid), w.oid) AS oid FROM unnest($2::oid[]) AS w (oid)
+), leaf AS (
+    SELECT r.oid AS root, c.oid, c.relkind, c.relpersistence, c.relreplident FROM (
+        SELECT DISTINCT r.oid, COALESCE(t.relid::oid, r.oid) AS leaf
+        FROM (SELECT DISTINCT oid FROM root) r LEFT JOIN LATERAL pg_partition_tree(r.oid) t ON true
+        WHERE COALESCE(t.isleaf, true)) r
+    JOIN pg_class c ON c.oid = r.leaf
+), verdict AS (
+    SELECT l.root, bool_and(l.relpersistence = 'p' AND l.relkind IN ('r', 'p')) AS permanent,
+        bool_and(l.relkind = 'p' OR l.relreplident = 'f' OR EXISTS (SELECT FROM pg_index i WHERE i.indrelid = l.oid
+            AND i.indisvalid AND i.indimmediate AND CASE l.relreplident WHEN 'd' THEN i.indisprimary
+                WHEN 'i' THEN i.indisreplident ELSE false END)) AS identified
+    FROM leaf l GROUP BY l.root
+)
+SELECT root.wanted, c.oid, format('%I.%I', n.nspname, c.relname), c.relkind = 'v', c.relkind = 'p',
+    COALESCE(v.permanent, true) AND c.oid >= 16384 AND c.relkind IN ('r', 'p') AND c.relpersistence = 'p',
+    COALESCE(v.identified, true), pg_has_role(c.relowner, 'USAGE'),
+    EXISTS (SELECT FROM published p WHERE p.oid = c.oid)
+        OR EXISTS (SELECT FROM pg_publication WHERE pubname = $1 AND puballtables)
+FROM root JOIN pg_class c ON c.oid = root.oid JOIN pg_namespace n ON n.oid = c.relnamespace
+    LEFT JOIN verdict v ON v.root = root.oid
+UNION ALL
+SELECT NULL, p.oid, format('%I.%I', n.nspname, c.relname), false, false, true, true, true, true
+FROM published p JOIN pg_class c ON c.oid = p.oid JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE p.oid NOT IN (SELECT oid FROM root)
+ORDER BY 2, 1";
+        let rows = self.client.query(PLAN, &[&publication.name(), &wanted]).await?;
+        let rows = rows.iter().map(|row| {
+            Ok(Found {
+                wanted: row.try_get(0)?,
+                name: row.try_get(2)?,
+                is_view: row.try_get(3)?,
+                is_partitioned: row.try_get(4)?,
+                is_permanent: row.try_get(5)?,
+                is_identified: row.try_get(6)?,
+                is_owned: row.try_get(7)?,
+                is_published: row.try_get(8)?,
+            })
+        });
+        let found = rows.collect::<Result<Vec<_>, tokio_postgres::Error>>()?;
+        Ok(Plan::of(
+            &found,
+            wanted,
+            matches!(publication, Publication::Own(_)),
+        ))
+    }
+
+    /// Carries a plan out; returns the tables that are published now, and what went wrong with others.
+    pub async fn alter(&self, publication: &Publication, plan: &Plan) -> (Vec<Oid>, Vec<(String, String)>) {
+        let publication = quote_ident(publication.name());
+        let (mut added, mut failed) = (Vec::new(), Vec::new());
+        for table in &plan.drop {
+            let alter = format!("ALTER PUBLICATION {publication} DROP TABLE {table}");
+            if let Err(error) = self.client.batch_execute(&alter).await {
+                failed.push((table.clone(), in_words(&error)));
+            }
+        }
+        for (table, wanted) in &plan.add {
+            let alter = format!("ALTER PUBLICATION {publication} ADD TABLE {table}");
+            match self.client.batch_execute(&alter).await {
+                Ok(()) => added.extend(wanted),
+                Err(error) => failed.push((table.clone(), in_words(&error))),
+            }
+        }
+        (added, failed)
+    }
+
+    /// What the primary shows now.
+    pub async fn snapshot(&self) -> Result<Snapshot, WhyNot> {
+        let row = self
+            .client
+            .query_one("SELECT pg_current_snapshot()::text", &[])
+            .await?;
+        let text: String = row.try_get(0)?;
+        text.parse().map_err(|_| WhyNot::Answer("its snapshot"))
+    }
+
+    /// Bytes of WAL that the slot keeps; `None`: there is no such slot.
+    pub async fn retained(&self, slot: &str) -> Result<Option<u64>, WhyNot> {
+        const RETAINED: &str =
+            "SELECT restart_lsn, pg_current_wal_lsn() FROM pg_replication_slots WHERE slot_name = $1";
+        let Some(row) = self.client.query_opt(RETAINED, &[&slot]).await? else {
+            return Ok(None);
+        };
+        let (from, to): (Option<PgLsn>, PgLsn) = (row.try_get(0)?, row.try_get(1)?);
+        Ok(from.map(|from| u64::from(to).saturating_sub(u64::from(from))))
+    }
+}
+
+/// What the server says of a wanted table and of its root, or of a published one that nobody wants.
+#[derive(Debug, Clone, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "a row of facts")]
+struct Found {
+    wanted: Option<Oid>,
+    name: String,
+    is_view: bool,
+    is_partitioned: bool,
+    is_permanent: bool,
+    is_identified: bool,
+    is_owned: bool,
+    is_published: bool,
+}
+
+impl Plan {
+    fn of(found: &[Found], wanted: &[Oid], owned: bool) -> Self {
+        let mut plan = Self::default();
+        for one in found {
+            let refused = if !one.is_permanent {
+                Some(NotCarried::Kind)
+            } else if !one.is_identified {
+                Some(NotCarried::NoIdentity)
+            } else if !owned && !one.is_published {
+                Some(NotCarried::NotNamed)
+            } else {
+                (owned && !one.is_owned && !one.is_published).then_some(NotCarried::NotOwner)
+            };
+            match (one.wanted, refused) {
+                // Its tables are wanted by themselves, and it changes by DDL only.
+                (Some(oid), _) if one.is_view => {
+                    plan.carried.insert(oid);
+                }
+                (Some(oid), None) if one.is_published => {
+                    plan.carried.insert(oid);
+                }
+                (Some(oid), None) => plan.publish(one, oid),
+                (Some(_), Some(why)) => {
+                    let name = || one.name.clone();
+                    if plan.refused.last().is_none_or(|(last, _)| *last != one.name) {
+                        plan.refused.push((name(), why));
+                        if owned && one.is_published {
+                            plan.drop.push(name());
+                        }
+                    }
+                }
+                (None, _) if owned => plan.drop.push(one.name.clone()),
+                (None, _) => {}
+            }
+        }
+        let known: BTreeSet<Oid> = found.iter().filter_map(|one| one.wanted).collect();
+        plan.gone = wanted.to_vec();
+        plan.gone.retain(|oid| !known.contains(oid));
+        plan
+    }
+
+    fn publish(&mut self, one: &Found, oid: Oid) {
+        // An heir is published by itself; ONLY is no word for a partitioned table, whose leaves are meant.
+        let mut table = String::new();
+        let only = if one.is_partitioned { "" } else { "ONLY " };
+        write!(table, "{only}{}", one.name).expect("a String takes everything");
+        match self.add.last_mut() {
+            Some((last, oids)) if *last == table => oids.push(oid),
+            _ => self.add.push((table, vec![oid])),
+        }
+    }
+
+    /// Is there anything to alter?
+    pub fn alters(&self) -> bool {
+        !self.add.is_empty() || !self.drop.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(oid: Oid, name: &str) -> Found {
+        Found {
+            wanted: Some(oid),
+            name: name.to_owned(),
+            is_permanent: true,
+            is_identified: true,
+            is_owned: true,
+            ..Found::default()
+        }
+    }
+
+    #[test]
+    fn only_what_can_be_carried_is_published_a_family_by_its_root() {
+        let partition = |oid| Found {
+            is_partitioned: true,
+            ..table(oid, "s.events")
+        };
+        let found = [
+            table(1, "s.deals"),
+            partition(2),
+            partition(3),
+            Found {
+                is_identified: false,
+                ..table(4, "s.audit")
+            },
+            Found {
+                is_permanent: false,
+                ..table(5, "s.daily")
+            },
+            Found {
+                is_view: true,
+                is_permanent: false,
+                ..table(6, "s.view")
+            },
+            Found {
+                is_owned: false,
+                ..table(7, "s.theirs")
+            },
+        ];
+        let plan = Plan::of(&found, &[1, 2, 3, 4, 5, 6, 7, 8], true);
+        let add = [("ONLY s.deals", vec![1]), ("s.events", vec![2, 3])];
+        assert_eq!(plan.add, add.map(|(name, oids)| (name.to_owned(), oids)));
+        assert!(plan.carried.iter().eq([&6]) && plan.drop.is_empty());
+        assert_eq!(plan.gone, [8]);
+        let refused = [
+            ("s.audit", NotCarried::NoIdentity),
+            ("s.daily", NotCarried::Kind),
+            ("s.theirs", NotCarried::NotOwner),
+        ];
+        assert_eq!(plan.refused, refused.map(|(name, why)| (name.to_owned(), why)));
+    }
+
+    #[test]
+    fn what_lost_its_identity_or_is_wanted_no_more_leaves_the_publication() {
+        let published = |one: Found| Found {
+            is_published: true,
+            ..one
+        };
+        let found = [
+            published(table(1, "s.deals")),
+            published(Found {
+                is_identified: false,
+                ..table(2, "s.bare")
+            }),
+            published(Found {
+                wanted: None,
+                ..table(0, "s.old")
+            }),
+        ];
+        let plan = Plan::of(&found, &[1, 2], true);
+        assert_eq!(plan.drop, ["s.bare", "s.old"]);
+        assert!(plan.carried.iter().eq([&1]) && plan.alters());
+        // A publication of somebody else's is never altered.
+        let plan = Plan::of(&found, &[1, 2], false);
+        assert!(!plan.alters() && plan.carried.iter().eq([&1]));
+        let plan = Plan::of(&[table(1, "s.deals")], &[1], false);
+        assert_eq!(plan.refused, [("s.deals".to_owned(), NotCarried::NotNamed)]);
+    }
+}
