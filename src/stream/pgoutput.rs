@@ -133,7 +133,7 @@ mod tests {
     fn truncate(tables: &[u32]) -> Vec<u8> {
         let count = u32::try_from(tables.len()).expect("few");
         let mut out = [b"T", &count.to_be_bytes()[..], b"\0"].concat();
-        tables.iter().for_each(|table| out.extend(table.to_be_bytes()));
+        out.extend(tables.iter().flat_map(|table| table.to_be_bytes()));
         out
     }
 
