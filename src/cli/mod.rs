@@ -4,6 +4,7 @@
 //! configuration are wrong, with every error on a line of its own on standard error.
 
 mod check;
+mod cleanup;
 mod control;
 mod demo;
 mod explain;
@@ -33,6 +34,8 @@ enum Command {
     Demo(demo::Options),
     /// Check a configuration, and try its nodes
     Check(check::CheckOptions),
+    /// Drop the publications that a killed proxy left on the primary
+    Cleanup(cleanup::CleanupOptions),
     /// Say where a statement would go, whether its answer is cached, and why
     Explain(explain::ExplainOptions),
 }
@@ -69,6 +72,7 @@ pub fn run() -> ExitCode {
         Command::Serve(options) => serve::run(&options),
         Command::Demo(options) => demo::run(&options),
         Command::Check(options) => check::run(&options, &mut io::stdout().lock()),
+        Command::Cleanup(options) => cleanup::run(&options, &mut io::stdout().lock()),
         Command::Explain(options) => explain::run(&options, &mut io::stdout().lock()),
     };
     match result {

@@ -162,7 +162,11 @@ impl Follower {
         if let Some(running) = running {
             running.end();
         }
-        match timeout(DROP_LIMIT, steward.drop_publication(&self.publication)).await {
+        let leave = async {
+            steward.end_slots(&self.unique).await?;
+            steward.drop_publication(&self.publication).await
+        };
+        match timeout(DROP_LIMIT, leave).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::debug!(%error, "the publication could not be dropped"),
             Err(_) => tracing::debug!("the publication was not dropped in time"),

@@ -147,6 +147,15 @@ impl Steward {
         }
     }
 
+    /// Ends walsenders whose slots bear our name. One that waits for transactions, to make its slot, does not notice that nobody
+    /// waits for it; its slot would hold WAL until they end.
+    pub async fn end_slots(&self, unique: &str) -> Result<(), WhyNot> {
+        const END: &str = "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots \
+            WHERE starts_with(slot_name, $1) AND active_pid IS NOT NULL";
+        self.client.query(END, &[&unique]).await?;
+        Ok(())
+    }
+
     /// Drops the publication, if it is ours.
     pub async fn drop_publication(&self, publication: &Publication) -> Result<(), WhyNot> {
         if let Publication::Own(name) = publication {

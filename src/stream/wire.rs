@@ -71,7 +71,7 @@ impl Wire {
         database: &str,
     ) -> Result<(Self, LoginFacts), WireError> {
         let (stream, facts) = walsenders.open(address, database).await?;
-        let wire = Self {
+        let mut wire = Self {
             stream,
             input: BytesMut::new(),
             output: BytesMut::new(),
@@ -79,6 +79,11 @@ impl Wire {
             transactions: Transactions::default(),
             received: 0,
         };
+        if facts.server_version_num >= 140_000 {
+            // While it waits to make the slot, the server would not notice that the proxy was killed.
+            wire.command("SET client_connection_check_interval = '2s'")
+                .await?;
+        }
         Ok((wire, facts))
     }
 
@@ -86,12 +91,19 @@ impl Wire {
     pub async fn create_slot(&mut self, slot: &str) -> Result<Lsn, WireError> {
         let slot = quote_ident(slot);
         let command = format!("CREATE_REPLICATION_SLOT {slot} TEMPORARY LOGICAL pgoutput NOEXPORT_SNAPSHOT");
-        self.send(&command).await?;
-        let mut point = None;
+        let row = self.command(&command).await?;
+        let point = column(&row, 1).and_then(|text| text.parse().ok());
+        point.ok_or(WireError::Broken(Broken::CutOff))
+    }
+
+    /// Runs a command to its end; returns the body of its last row, if it has any.
+    async fn command(&mut self, command: &str) -> Result<Vec<u8>, WireError> {
+        self.send(command).await?;
+        let mut row = Vec::new();
         loop {
             match self.message().await? {
-                (b'D', body) => point = column(&body, 1).and_then(|text| text.parse().ok()),
-                (b'Z', _) => return point.ok_or(WireError::Broken(Broken::CutOff)),
+                (b'D', body) => row = body,
+                (b'Z', _) => return Ok(row),
                 (b'T' | b'C' | b'S' | b'N', _) => {}
                 (tag, _) => return Err(Broken::Unexpected(tag).into()),
             }

@@ -12,5 +12,6 @@ mod life_of_a_write;
 mod refusing_replicas;
 mod setup;
 mod stream;
+mod stream_ends;
 mod transactions;
 mod what_is_known;

@@ -73,7 +73,7 @@ impl Proxy {
         };
         SUPERUSER.clone_into(&mut config.cluster.control_user);
         // What a stream does is tested in `stream`; everything else holds without one.
-        config.stream.enabled = StreamUse::Off;
+        config.stream.enabled = StreamUse::Auto;
         change(&mut config);
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         let (bound, told) = oneshot::channel();
