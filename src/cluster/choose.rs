@@ -104,6 +104,7 @@ mod tests {
                 timeline: 1,
                 sample: Sample {
                     lsn: Lsn(0),
+                    written: Lsn(0),
                     number: 1,
                     sent_at: Instant::now(),
                 },

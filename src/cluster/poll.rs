@@ -88,8 +88,9 @@ pub(super) async fn ask(shared: &Shared, id: NodeId, control: &Control) -> Resul
         Ok(Lsn(lsn.map_or(0, u64::from)))
     };
     let age: Option<f64> = row.try_get(6)?;
+    let (insert, flushed) = (lsn(4)?, lsn(5)?);
     Ok(Answer {
-        insert: lsn(4)?,
+        insert,
         observation: Observation {
             in_recovery: row.try_get(0)?,
             system_identifier: row.try_get::<_, i64>(1)?.cast_unsigned(),
@@ -97,7 +98,8 @@ pub(super) async fn ask(shared: &Shared, id: NodeId, control: &Control) -> Resul
             started_at: row.try_get(3)?,
             connection: control.number,
             sample: Sample {
-                lsn: lsn(5)?,
+                lsn: flushed,
+                written: insert.max(flushed),
                 number,
                 sent_at,
             },

@@ -264,6 +264,7 @@ fn first_view(node: &super::settings::NodeConfig) -> NodeView {
         timeline: 0,
         sample: Sample {
             lsn: Lsn(0),
+            written: Lsn(0),
             number: 0,
             sent_at: Instant::now(),
         },

@@ -108,6 +108,8 @@ impl fmt::Display for MissingRight {
 pub struct Sample {
     /// Replayed on a replica, flushed on the primary.
     pub lsn: Lsn,
+    /// On the primary, what was written by then, flushed or not: at least all that was acknowledged. Never below `lsn`.
+    pub written: Lsn,
     /// Grows with every sample of the node; 0: there is none.
     pub number: u64,
     /// When it was asked for.

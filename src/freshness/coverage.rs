@@ -13,7 +13,9 @@ use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use super::reach::Reach;
 use crate::catalog::verdict::Oid;
+use crate::protocol::lsn::Lsn;
 
 /// Tables that readers may ask for, at most; one more is not carried.
 const WANTED_MAX: usize = 10_000;
@@ -30,6 +32,18 @@ pub(super) struct Coverage {
     wanted: Mutex<BTreeSet<Oid>>,
     /// More is wanted, or the catalog changed.
     news: Notify,
+    reach: Reach,
+}
+
+/// What a replica must have replayed because of writes past the proxy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Required {
+    /// Nothing: the fences of the tables tell all, or there is no stream and no promise.
+    Nothing,
+    /// At least this position.
+    At(Lsn),
+    /// It is not known, so none may serve.
+    Unknown,
 }
 
 impl Default for Coverage {
@@ -41,6 +55,7 @@ impl Default for Coverage {
             open: AtomicBool::new(false),
             wanted: Mutex::default(),
             news: Notify::new(),
+            reach: Reach::default(),
         }
     }
 }
@@ -110,6 +125,27 @@ impl Coverage {
             && self.carries(tables)
     }
 
+    /// What a replica must have replayed for a read of these tables, so that it misses no write past the proxy for longer than
+    /// the bound. Of what the stream carries, and carries in time, the fences tell.
+    pub fn required(&self, tables: &[Oid], era: u64, now: impl FnOnce() -> Instant) -> Required {
+        if tables.is_empty() || self.carried.load().is_none() {
+            return Required::Nothing;
+        }
+        let now = now();
+        let in_time = self.millis(now) < self.current_until.load(Ordering::Relaxed);
+        if in_time && self.carries(tables.iter().copied()) {
+            return Required::Nothing;
+        }
+        self.reach
+            .within(era, now)
+            .map_or(Required::Unknown, Required::At)
+    }
+
+    /// A poll of the primary, sent at that moment, said that so much was written.
+    pub fn polled(&self, era: u64, sent_at: Instant, written: Lsn, bound: Duration) {
+        self.reach.polled(era, sent_at, written, bound);
+    }
+
     /// These tables are carried from now on, and no others.
     pub fn carry(&self, tables: BTreeSet<Oid>) {
         self.carried.store(Some(Arc::new(tables)));
@@ -118,6 +154,7 @@ impl Coverage {
     /// Nothing is carried any more.
     pub fn end(&self) {
         self.carried.store(None);
+        self.reach.end();
         self.current_until.store(0, Ordering::Relaxed);
     }
 
@@ -155,6 +192,35 @@ mod tests {
         assert!(!is_late(&[1, 3], 9_000), "what it does not carry cannot be late");
         coverage.end();
         assert!(!carries(&coverage, &[1]) && !is_late(&[1], 9_000));
+    }
+
+    #[test]
+    fn what_is_not_carried_in_time_needs_a_replica_that_is_within_the_bound() {
+        let (coverage, now) = (Coverage::default(), Instant::now());
+        let bound = Duration::from_secs(1);
+        let required = |tables: &[Oid], era: u64, ms: u64| {
+            coverage.required(tables, era, || now + Duration::from_millis(ms))
+        };
+        assert_eq!(required(&[1], 1, 0), Required::Nothing, "there is no stream");
+        coverage.carry(BTreeSet::from([1]));
+        assert_eq!(required(&[1], 1, 0), Required::Unknown, "nothing was polled");
+        coverage.polled(1, now, Lsn(10), bound);
+        assert_eq!(
+            required(&[1], 1, 0),
+            Required::At(Lsn(10)),
+            "it was never current"
+        );
+        coverage.current(now, bound);
+        assert_eq!(required(&[1], 1, 0), Required::Nothing);
+        assert_eq!(required(&[1, 2], 1, 0), Required::At(Lsn(10)));
+        assert_eq!(required(&[2], 2, 0), Required::Unknown, "of another era");
+        assert_eq!(required(&[], 1, 0), Required::Nothing);
+        coverage.current(now + bound, bound);
+        assert_eq!(
+            required(&[2], 1, 1_001),
+            Required::Unknown,
+            "no poll within the bound"
+        );
     }
 
     #[test]

@@ -15,9 +15,10 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::clocks::{Clocks, Mark, Note, Scope};
-use super::coverage::Coverage;
+use super::coverage::{Coverage, Required};
 use super::fence::Fence;
 use super::guards::Guards;
+use super::withheld::Withholding;
 use crate::catalog::verdict::{Oid, ReadSet, Verdict, WriteSet};
 use crate::catalog::{Allowed, Catalog, QualifiedName, Subject, Verdicts, judge_without_catalog};
 use crate::cluster::Ticks;
@@ -52,6 +53,7 @@ pub struct Database {
     pub name: Arc<str>,
     clocks: Mutex<Clocks>,
     coverage: Coverage,
+    withholding: Withholding,
     ticks: Arc<Ticks>,
     allowed: ArcSwap<Allowed>,
     guards: Guards,
@@ -87,6 +89,7 @@ impl Database {
             name,
             clocks: Mutex::new(Clocks::new(era, now)),
             coverage: Coverage::default(),
+            withholding: Withholding::default(),
             ticks,
             allowed: ArcSwap::new(allowed),
             guards,
@@ -221,10 +224,15 @@ impl Database {
     /// Notes all that a read of these tables must know, before it is sent.
     pub fn begin(&self, tables: &[Oid]) -> Begun {
         let clocks = self.clocks.lock();
+        let past_the_proxy = match self.coverage.required(tables, clocks.era(), Instant::now) {
+            Required::Nothing => Fence::OPEN,
+            Required::At(lsn) => Fence::At(lsn),
+            Required::Unknown => Fence::Pending(self.ticks.now()),
+        };
         Begun {
             note: clocks.note(tables),
             fence: if self.guards.fences {
-                clocks.fence(tables)
+                clocks.fence(tables).max(past_the_proxy)
             } else {
                 Fence::OPEN
             },
@@ -314,6 +322,11 @@ impl Database {
         self.generation.fetch_add(1, Ordering::SeqCst);
         self.reload.notify_one();
         self.coverage.tell();
+    }
+
+    /// The catalog may have changed, by what nobody who is served can have seen yet: it is compared soon, and used meanwhile.
+    pub fn compare_catalog(&self) {
+        self.reload.notify_one();
     }
 
     /// The catalog may have changed: it is not used until its fingerprint has been compared.

@@ -13,3 +13,5 @@ pub mod fence;
 #[doc(hidden)]
 pub mod guards;
 pub mod level;
+mod reach;
+pub mod withheld;

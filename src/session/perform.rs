@@ -235,6 +235,9 @@ impl Session {
                 Err(error) => return Box::pin(self.refused_before(held, work, error)).await,
             }
         }
+        if self.must_withhold(&work.verdicts) {
+            Box::pin(self.withhold()).await;
+        }
         self.announce(&work.verdicts, in_block);
         let mut run = self.write_unit(&mut held, work, filling.is_some());
         let ended = match self.exchange(&mut held, &mut run).await {

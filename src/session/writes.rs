@@ -7,14 +7,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::timeout;
+
 use super::effects::calls_unknown;
 use super::held::Held;
 use super::run::Session;
 use crate::catalog::verdict::{Verdict, Why, WriteSet};
 use crate::freshness::database::{Announced, Writes};
+use crate::freshness::withheld::Withheld;
 use crate::protocol::backend::Status;
 use crate::sql::statement::Kind;
 
+/// Longest wait for tables to leave the publication.
+const WITHHOLD_LIMIT: Duration = Duration::from_secs(3);
 /// Pause between two looks for the backend of a lost connection.
 const LOOK_PAUSE: Duration = Duration::from_millis(200);
 
@@ -25,6 +30,8 @@ pub struct Pending {
     transaction: Option<Writes>,
     announced: Vec<(Announced, Writes)>,
     acknowledged: bool,
+    /// Tables are kept out of the publication until the transaction ends.
+    withheld: Option<Withheld>,
     /// The oldest catalog generation under which a write of these was judged.
     judged: Option<u64>,
 }
@@ -100,14 +107,34 @@ impl Session {
             self.database.land(announced);
         }
         if held.status == Status::Idle {
+            self.pending.withheld = None;
             self.pending.transaction = None;
             self.pending.judged = None;
         }
     }
 
+    /// Before what may take the identity from a table is sent, tables leave the publication: with it, UPDATE would be refused from
+    /// then on, in the very transaction. They stay away until that has ended.
+    pub(super) async fn withhold(&mut self) {
+        let withheld = self.database.stream_withhold();
+        if timeout(WITHHOLD_LIMIT, withheld.granted()).await.is_err() {
+            tracing::warn!(database = %self.database.name, "tables did not leave the publication in time for a change of the schema");
+        }
+        self.pending.withheld = Some(withheld);
+    }
+
+    /// Is that still to be done for a unit with these verdicts?
+    pub(super) fn must_withhold(&self, verdicts: &[Arc<Verdict>]) -> bool {
+        let mut statements = verdicts.iter().flat_map(|verdict| &verdict.script.statements);
+        statements.any(|statement| may_alter(&statement.kind))
+            && self.pending.withheld.is_none()
+            && self.database.stream_is_open()
+    }
+
     /// The connection was lost: a commit that was announced on it is watched until its backend is gone.
     pub(super) fn lose_writes(&mut self, held: &Held) {
         self.pending.transaction = None;
+        let withheld = self.pending.withheld.take();
         let announced = std::mem::take(&mut self.pending.announced);
         if announced.is_empty() {
             return;
@@ -133,6 +160,7 @@ impl Session {
                 proxy.acknowledge(&database, &writes);
                 database.land(announced);
             }
+            drop(withheld);
         });
     }
 }
@@ -185,6 +213,12 @@ fn can_commit(kind: &Kind) -> bool {
         kind,
         Kind::Commit { .. } | Kind::Rollback { .. } | Kind::PrepareTransaction
     ) || hides_its_body(kind)
+}
+
+/// Can it change what the rows of a table are identified by? A procedure or a function could, too, but they are called for other
+/// things all the time; what they change the stream sees when it looks again.
+fn may_alter(kind: &Kind) -> bool {
+    matches!(kind, Kind::Ddl { global: false } | Kind::Do | Kind::Other(_))
 }
 
 /// Does it do what its text does not show?

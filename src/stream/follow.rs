@@ -80,40 +80,34 @@ pub(super) struct Follower {
     pub cluster: Cluster,
     pub settings: Arc<StreamSettings>,
     pub board: Arc<Board>,
+}
+
+/// What has been left on the servers.
+#[derive(Default)]
+struct Traces {
+    /// Other proxies' leftovers have been looked for.
+    is_swept: bool,
+    /// Publications of this proxy that could not be dropped.
+    left: Vec<String>,
+}
+
+/// What a stream is begun with.
+struct Start {
+    /// What slot and publication are called after.
+    name: String,
+    steward: Arc<Steward>,
     publication: Arc<Publication>,
-    /// What the slot's name begins with: no other proxy's does.
-    unique: String,
+    primary: (NodeId, u64),
 }
 
 impl Follower {
-    pub fn new(
-        database: Arc<Database>,
-        cluster: Cluster,
-        settings: Arc<StreamSettings>,
-        board: Arc<Board>,
-    ) -> Self {
-        let unique = publication::new_name();
-        let publication = match &settings.publication {
-            Some(name) => Publication::Named(name.clone()),
-            None => Publication::Own(unique.clone()),
-        };
-        Self {
-            database,
-            cluster,
-            settings,
-            board,
-            publication: Arc::new(publication),
-            unique,
-        }
-    }
-
     /// Keeps a stream, until the token stops it.
     pub async fn follow(self, stop: CancellationToken) {
         self.database.stream_open();
-        let (mut is_swept, mut pause, mut told) = (false, RETRY_PAUSE, String::new());
+        let (mut traces, mut pause, mut told) = (Traces::default(), RETRY_PAUSE, String::new());
         while !stop.is_cancelled() {
             let begun = self.board.status().begun;
-            let why = self.attempt(&mut is_swept, &stop).await;
+            let why = self.attempt(&mut traces, &stop).await;
             self.board.observed(Mode::Observed, &why);
             let reason = why.to_string();
             if reason != told && !stop.is_cancelled() {
@@ -122,7 +116,7 @@ impl Follower {
             told = reason;
             let news = async {
                 match why {
-                    WhyNot::NothingRead => self.database.stream_news().await,
+                    WhyNot::NothingRead | WhyNot::Withheld => self.database.stream_news().await,
                     _ => std::future::pending().await,
                 }
             };
@@ -137,23 +131,38 @@ impl Follower {
         }
     }
 
-    /// One stream from its making to its end; returns why it ended.
-    async fn attempt(&self, is_swept: &mut bool, stop: &CancellationToken) -> WhyNot {
+    /// One stream from its making to its end; returns why it ended. Its names are its own: the server may hold on to what a lost
+    /// connection had.
+    async fn attempt(&self, traces: &mut Traces, stop: &CancellationToken) -> WhyNot {
         let connected = tokio::select! {
             biased;
             () = stop.cancelled() => return WhyNot::Stopping,
-            connected = self.connect(is_swept) => connected,
+            connected = self.connect(traces) => connected,
         };
         let (steward, primary) = match connected {
             Ok(connected) => connected,
             Err(why) => return why,
         };
         self.board.observed(Mode::Starting, &WhyNot::Starting);
+        let name = publication::new_name();
+        let publication = match &self.settings.publication {
+            Some(theirs) => Publication::Named(theirs.clone()),
+            None => Publication::Own(name.clone()),
+        };
+        if let Publication::Own(name) = &publication {
+            traces.left.push(name.clone());
+        }
         let mut running = None;
+        let start = Start {
+            name,
+            steward: Arc::clone(&steward),
+            publication: Arc::new(publication),
+            primary,
+        };
         let why = tokio::select! {
             biased;
             () = stop.cancelled() => WhyNot::Stopping,
-            ended = self.run(&steward, primary, &mut running) => match ended {
+            ended = self.run(&start, &mut running) => match ended {
                 Ok(never) => match never {},
                 Err(why) => why,
             },
@@ -163,8 +172,8 @@ impl Follower {
             running.end();
         }
         let leave = async {
-            steward.end_slots(&self.unique).await?;
-            steward.drop_publication(&self.publication).await
+            steward.end_slots(&start.name).await?;
+            self.drop_left(&steward, traces).await
         };
         match timeout(DROP_LIMIT, leave).await {
             Ok(Ok(())) => {}
@@ -174,16 +183,28 @@ impl Follower {
         why
     }
 
+    /// Drops this proxy's publications; then nothing is published.
+    async fn drop_left(&self, steward: &Steward, traces: &mut Traces) -> Result<(), WhyNot> {
+        while let Some(name) = traces.left.last() {
+            steward.drop_publication(name).await?;
+            traces.left.pop();
+        }
+        self.database.stream_publish(false);
+        Ok(())
+    }
+
     /// The control connection, if anybody needs a stream.
-    async fn connect(&self, is_swept: &mut bool) -> Result<(Arc<Steward>, (NodeId, u64)), WhyNot> {
+    async fn connect(&self, traces: &mut Traces) -> Result<(Arc<Steward>, (NodeId, u64)), WhyNot> {
         let view = self.cluster.view();
         let primary = (view.primary.ok_or(WhyNot::NoPrimary)?, view.era);
-        if *is_swept && self.database.stream_wanted().is_empty() {
+        let idle = || self.database.stream_wanted().is_empty();
+        if traces.is_swept && traces.left.is_empty() && idle() {
             return Err(WhyNot::NothingRead);
         }
         let database = &*self.database.name;
         let steward = Steward::connect(&self.settings.source, primary.0, database).await?;
-        if !*is_swept {
+        self.drop_left(&steward, traces).await?;
+        if !traces.is_swept {
             for name in steward.sweep().await? {
                 tracing::info!(
                     database,
@@ -191,24 +212,28 @@ impl Follower {
                     "dropped what a proxy that is gone had left"
                 );
             }
-            *is_swept = true;
+            traces.is_swept = true;
         }
-        if self.database.stream_wanted().is_empty() {
+        if idle() {
             return Err(WhyNot::NothingRead);
+        }
+        if self.database.stream_is_withheld() {
+            return Err(WhyNot::Withheld);
         }
         Ok((Arc::new(steward), primary))
     }
 
-    async fn run(
-        &self,
-        steward: &Arc<Steward>,
-        primary: (NodeId, u64),
-        running: &mut Option<Running>,
-    ) -> Result<Infallible, WhyNot> {
+    async fn run(&self, start: &Start, running: &mut Option<Running>) -> Result<Infallible, WhyNot> {
+        let Start {
+            name,
+            steward,
+            publication,
+            primary,
+        } = start;
         let (settings, database) = (&self.settings, &*self.database.name);
         let replicas = i64::try_from(settings.nodes.len().saturating_sub(1)).unwrap_or(i64::MAX);
-        let number = steward.permit(&self.publication, replicas).await?;
-        steward.prepare(&self.publication).await?;
+        let number = steward.permit(publication, replicas).await?;
+        steward.prepare(publication).await?;
         let address = settings.nodes.get(&primary.0).ok_or(WhyNot::NoPrimary)?;
         let (mut wire, facts) = Wire::open(&settings.walsenders, address, database).await?;
         let is_of = |known: Option<u64>| known.is_none_or(|known| facts.system_identifier == Some(known));
@@ -216,23 +241,23 @@ impl Follower {
         if facts.in_recovery || facts.system_identifier.is_some() && !is_of(known) {
             return Err(WhyNot::Changed);
         }
-        let slot = format!("{}_{number}", self.unique);
+        let slot = format!("{name}_{number}");
         let limit = settings.limits.slot_timeout;
         let point = timeout(limit, wire.create_slot(&slot))
             .await
             .map_err(|_| WhyNot::SlotTimedOut(limit))??;
-        wire.start(&slot, self.publication.name()).await?;
+        wire.start(&slot, publication.name()).await?;
         let latest = steward.snapshot().await?;
-        tracing::info!(database, publication = self.publication.name(), %point, "the stream has begun");
+        tracing::info!(database, publication = publication.name(), %point, "the stream has begun");
         let begun = Begun {
             database: Arc::clone(&self.database),
             cluster: self.cluster.clone(),
             limits: settings.limits,
             board: Arc::clone(&self.board),
             steward: Arc::clone(steward),
-            publication: Arc::clone(&self.publication),
+            publication: Arc::clone(publication),
             slot,
-            primary,
+            primary: *primary,
             wire,
         };
         running.insert(Running::new(begun, point, latest)).drive().await

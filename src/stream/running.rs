@@ -17,7 +17,7 @@ use super::pgoutput::Committed;
 use super::snapshot::Snapshot;
 use super::state::State;
 use super::status::{Mode, Status};
-use super::steward::{Plan, Publication, Steward};
+use super::steward::{Altered, Plan, Publication, Steward};
 use super::why_not::WhyNot;
 use super::wire::{Heard, Wire};
 use crate::catalog::verdict::Oid;
@@ -25,22 +25,23 @@ use crate::cluster::{Cluster, NodeId};
 use crate::freshness::database::{Database, Streamed};
 use crate::protocol::lsn::Lsn;
 
-/// From one look at the publication, and at what the slot retains, to the next, when nothing happens.
-const LOOK_INTERVAL: Duration = Duration::from_secs(5);
-/// The same after something could not be published.
-const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+/// From one look at the publication, and at what the slot retains, to the next, when nothing happens. For so long a table whose
+/// identity was taken past the proxy refuses UPDATE and DELETE.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// Between two snapshots, at least; a barrier that takes long is asked about ever less often.
 const SNAPSHOT_PAUSE: Duration = Duration::from_millis(5);
 const SNAPSHOT_PAUSE_MAX: Duration = Duration::from_millis(200);
 /// Positions are confirmed at most so often, unless the server asks.
 const REPORT_INTERVAL: Duration = Duration::from_millis(10);
+/// Streamed tables that nobody wants are remembered up to so many.
+const STRANGE_MAX: usize = 10_000;
 /// Tables that cannot be carried are listed up to so many.
 const LISTED_MAX: usize = 20;
 
 /// What the primary has answered.
 enum Done {
     Planned(Result<Plan, WhyNot>),
-    Altered(Plan, Vec<Oid>, Vec<(String, String)>),
+    Altered(Plan, Altered),
     Shown(u64, Result<Snapshot, WhyNot>),
     Retained(Result<Option<u64>, WhyNot>),
 }
@@ -75,6 +76,10 @@ pub(super) struct Running {
     reported: Lsn,
     not_carried: Vec<String>,
     sample: u64,
+    /// What the primary had written at the last poll.
+    written: Lsn,
+    /// Streamed tables that nobody wants, as far as is known.
+    strange: BTreeSet<Oid>,
     transactions: u64,
     before: Status,
 }
@@ -97,6 +102,8 @@ impl Running {
             reported: Lsn(0),
             not_carried: Vec::new(),
             sample: 0,
+            written: Lsn(0),
+            strange: BTreeSet::new(),
             transactions: 0,
             before,
         }
@@ -157,9 +164,12 @@ impl Running {
 
     fn commit(&mut self, committed: &Committed) -> Result<(), WhyNot> {
         self.transactions += 1;
+        let (tables, strange): (Vec<Oid>, Vec<Oid>) = committed
+            .tables
+            .iter()
+            .partition(|table| self.state.knows(**table));
+        self.wonder_at(&strange);
         let (database, (_, era)) = (&self.begun.database, self.begun.primary);
-        let mut tables = committed.tables.clone();
-        tables.retain(|table| self.state.knows(*table));
         if !tables.is_empty() {
             let streamed = database.stream_commit(era, &tables, committed.end);
             if let Err((_, streamed)) = self.state.commit(committed, streamed) {
@@ -171,6 +181,19 @@ impl Running {
         }
         self.state.advance(committed.end);
         Ok(())
+    }
+
+    /// A table that nobody has asked for may be a new partition of one that somebody has: the catalog is compared at once. Others are
+    /// on their way out of the publication, or in one that somebody else keeps.
+    fn wonder_at(&mut self, tables: &[Oid]) {
+        if self.strange.len() > STRANGE_MAX {
+            self.strange.clear();
+        }
+        let known = self.strange.len();
+        self.strange.extend(tables);
+        if self.strange.len() > known {
+            self.begun.database.compare_catalog();
+        }
     }
 
     async fn report(&mut self, reply: bool) -> Result<(), WhyNot> {
@@ -200,7 +223,15 @@ impl Running {
         }
         if sample.number > self.sample {
             self.sample = sample.number;
-            self.state.polled(sample.sent_at, sample.lsn);
+            let bound = self.begun.limits.delay_max;
+            // Not only what was flushed: a commit that does not wait for that is acknowledged, too.
+            self.state.polled(sample.sent_at, sample.written);
+            (self.begun.database).stream_polled(era, sample.sent_at, sample.written, bound);
+            if sample.lsn < self.written {
+                // From one poll to the next nobody has flushed it, as happens where nobody commits: a probe sees to it.
+                self.begun.cluster.request_probe();
+            }
+            self.written = sample.written;
             self.tell_currency();
             if self.state.is_behind() {
                 self.report(true).await?;
@@ -239,7 +270,11 @@ impl Running {
         if self.plan_due <= now {
             self.plan_due = now + LOOK_INTERVAL;
             self.planned = self.begun.database.generation();
-            let wanted = self.begun.database.stream_wanted();
+            let wanted = if self.begun.database.stream_is_withheld() {
+                Vec::new()
+            } else {
+                self.begun.database.stream_wanted()
+            };
             self.work = Some(Box::pin(async move {
                 Done::Planned(steward.plan(&publication, &wanted).await)
             }));
@@ -261,14 +296,12 @@ impl Running {
 
     fn take(&mut self, done: Done) -> Result<(), WhyNot> {
         match done {
-            Done::Planned(plan) => self.follow_plan(plan?),
-            Done::Altered(plan, added, failed) => {
+            Done::Planned(plan) => self.follow_plan(plan?)?,
+            Done::Altered(plan, Altered { added, failed }) => {
                 self.state.publish(&added);
                 self.soon();
-                if !failed.is_empty() {
-                    self.plan_due = Instant::now() + RETRY_INTERVAL;
-                }
                 self.list(&plan, &failed);
+                self.grant(&plan, failed.is_empty())?;
             }
             Done::Shown(number, snapshot) => {
                 let shown = self.state.show(number, snapshot?);
@@ -294,7 +327,7 @@ impl Running {
     }
 
     /// Before the server forgets a table, so do we.
-    fn follow_plan(&mut self, plan: Plan) {
+    fn follow_plan(&mut self, plan: Plan) -> Result<(), WhyNot> {
         let mut gone: Vec<Oid> = self.state.published().collect();
         gone.retain(|table| !plan.carried.contains(table));
         if !gone.is_empty() {
@@ -307,16 +340,36 @@ impl Running {
             .publish(&plan.carried.iter().copied().collect::<Vec<_>>());
         self.soon();
         if !plan.alters() {
-            return self.list(&plan, &[]);
+            self.list(&plan, &[]);
+            return self.grant(&plan, true);
+        }
+        if !plan.add.is_empty() && !self.begun.database.stream_publish(true) {
+            // Somebody withholds since it was made.
+            self.plan_due = Instant::now();
+            return Ok(());
         }
         let (steward, publication) = (
             Arc::clone(&self.begun.steward),
             Arc::clone(&self.begun.publication),
         );
         self.work = Some(Box::pin(async move {
-            let (added, failed) = steward.alter(&publication, &plan).await;
-            Done::Altered(plan, added, failed)
+            let altered = steward.alter(&publication, &plan).await;
+            Done::Altered(plan, altered)
         }));
+        Ok(())
+    }
+
+    /// Whoever withholds goes on once a plan has emptied the publication. A table that cannot leave it, because somebody holds a lock
+    /// on it, leaves with the publication as a whole, which takes no lock.
+    fn grant(&mut self, plan: &Plan, succeeded: bool) -> Result<(), WhyNot> {
+        if !self.begun.database.stream_is_withheld() || plan.has_wanted {
+            return Ok(());
+        }
+        if !succeeded {
+            return Err(WhyNot::Withheld);
+        }
+        self.begun.database.stream_publish(false);
+        Ok(())
     }
 
     fn soon(&mut self) {

@@ -5,7 +5,6 @@
 //! running at most until its timeout; the connection belongs to one stream and ends with it.
 
 use std::collections::BTreeSet;
-use std::fmt::Write as _;
 
 use tokio_postgres::Client;
 use tokio_postgres::types::PgLsn;
@@ -44,8 +43,12 @@ impl Publication {
 /// Why a table cannot be carried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NotCarried {
-    /// No primary key, or another REPLICA IDENTITY that gives none.
+    /// No primary key, or another REPLICA IDENTITY that gives none, of the table or of one of its partitions.
     NoIdentity,
+    /// Partitioned, without a primary key of its own: partitions to come would be published without an identity.
+    NoKey,
+    /// Since PostgreSQL 18 its UPDATEs would fail.
+    Generated,
     /// A materialized view, a foreign or unlogged table, or a partition that is one.
     Kind,
     /// It belongs to somebody else.
@@ -58,10 +61,27 @@ impl std::fmt::Display for NotCarried {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::NoIdentity => "no replica identity",
+            Self::NoKey => "partitioned without a primary key",
+            Self::Generated => "a generated column in its replica identity",
             Self::Kind => "not a permanent table",
             Self::NotOwner => "owned by another role",
             Self::NotNamed => "not in the publication",
         })
+    }
+}
+
+/// A table as ALTER PUBLICATION names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Member(String);
+
+impl Member {
+    /// An heir is published by itself; ONLY is no word for a partitioned table, whose leaves are meant.
+    fn of(name: &str, is_partitioned: bool) -> Self {
+        Self(format!("{}{name}", if is_partitioned { "" } else { "ONLY " }))
+    }
+
+    fn name(&self) -> String {
+        self.0.trim_start_matches("ONLY ").to_owned()
     }
 }
 
@@ -70,14 +90,29 @@ impl std::fmt::Display for NotCarried {
 pub(super) struct Plan {
     /// Wanted tables that are published already, or need not be.
     pub carried: BTreeSet<Oid>,
-    /// To be published: the root's name, and the wanted tables that it stands for.
-    pub add: Vec<(String, Vec<Oid>)>,
+    /// To be published: the root, and the wanted tables that it stands for.
+    pub add: Vec<(Member, Vec<Oid>)>,
     /// To be published no more.
-    pub drop: Vec<String>,
+    pub drop: Vec<Member>,
     /// Wanted tables that are gone.
     pub gone: Vec<Oid>,
     /// What cannot be carried, by name.
     pub refused: Vec<(String, NotCarried)>,
+    /// Were any tables wanted when it was made?
+    pub has_wanted: bool,
+}
+
+/// A change of a publication: ADD or DROP, and of what.
+#[derive(Clone, Copy)]
+struct Alter<'a>(&'static str, &'a [&'a Member]);
+
+/// What became of a plan.
+#[derive(Debug)]
+pub(super) struct Altered {
+    /// Wanted tables that are published now.
+    pub added: Vec<Oid>,
+    /// Names, and what went wrong with them.
+    pub failed: Vec<(String, String)>,
 }
 
 pub(super) struct Steward {
@@ -130,20 +165,24 @@ impl Steward {
 
     /// Makes the publication, empty, or sees whether the one that is named will do. Before the slot: what is decoded must find it.
     pub async fn prepare(&self, publication: &Publication) -> Result<(), WhyNot> {
-        const NAMED: &str = "SELECT pubinsert AND pubupdate AND pubdelete AND pubtruncate AND NOT pubviaroot \
+        if let Publication::Own(name) = publication {
+            publication::lock(&self.client, name).await?;
+            let create = format!("CREATE PUBLICATION {}", quote_ident(name));
+            self.client.batch_execute(&create).await?;
+        }
+        self.check(publication).await
+    }
+
+    /// Is the publication there, and does it publish every write? Somebody may alter or drop it while it is streamed, and since
+    /// PostgreSQL 18 the walsender does not mind that it is gone.
+    async fn check(&self, publication: &Publication) -> Result<(), WhyNot> {
+        const WHOLE: &str = "SELECT pubinsert AND pubupdate AND pubdelete AND pubtruncate AND NOT pubviaroot \
             FROM pg_publication WHERE pubname = $1";
-        match publication {
-            Publication::Own(name) => {
-                publication::lock(&self.client, name).await?;
-                let create = format!("CREATE PUBLICATION {}", quote_ident(name));
-                let both = format!("{}; {create}", publication::dropping(name));
-                Ok(self.client.batch_execute(&both).await?)
-            }
-            Publication::Named(name) => match self.client.query_opt(NAMED, &[name]).await? {
-                None => Err(WhyNot::NoPublication(name.clone())),
-                Some(row) if row.try_get(0)? => Ok(()),
-                Some(_) => Err(WhyNot::Partial(name.clone())),
-            },
+        let name = || publication.name().to_owned();
+        match self.client.query_opt(WHOLE, &[&publication.name()]).await? {
+            None => Err(WhyNot::NoPublication(name())),
+            Some(row) if row.try_get(0)? => Ok(()),
+            Some(_) => Err(WhyNot::Partial(name())),
         }
     }
 
@@ -156,12 +195,9 @@ impl Steward {
         Ok(())
     }
 
-    /// Drops the publication, if it is ours.
-    pub async fn drop_publication(&self, publication: &Publication) -> Result<(), WhyNot> {
-        if let Publication::Own(name) = publication {
-            self.client.batch_execute(&publication::dropping(name)).await?;
-        }
-        Ok(())
+    /// Drops a publication of ours. That takes no lock on its tables, so it never waits for who uses them.
+    pub async fn drop_publication(&self, name: &str) -> Result<(), WhyNot> {
+        Ok(self.client.batch_execute(&publication::dropping(name)).await?)
     }
 
     /// What has to be done for these wanted tables.
@@ -174,7 +210,12 @@ WITH published AS (
 ), root AS (
     SELECT w.oid AS wanted, COALESCE(pg_partition_root(w.oid), w.oid) AS oid FROM unnest($2::oid[]) AS w (oid)
 ), leaf AS (
-    SELECT r.oid AS root, c.oid, c.relkind, c.relpersistence, c.relreplident FROM (
+    SELECT r.oid AS root, c.oid, c.relkind, c.relpersistence, c.relreplident,
+        EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+            AND a.attgenerated <> '' AND current_setting('server_version_num')::int4 >= 180000
+            AND (c.relreplident = 'f' OR EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid
+                AND a.attnum = ANY (i.indkey) AND (i.indisprimary OR i.indisreplident)))) AS generated
+    FROM (
         SELECT DISTINCT r.oid, COALESCE(t.relid::oid, r.oid) AS leaf
         FROM (SELECT DISTINCT oid FROM root) r LEFT JOIN LATERAL pg_partition_tree(r.oid) t ON true
         WHERE COALESCE(t.isleaf, true)) r
@@ -183,21 +224,24 @@ WITH published AS (
     SELECT l.root, bool_and(l.relpersistence = 'p' AND l.relkind IN ('r', 'p')) AS permanent,
         bool_and(l.relkind = 'p' OR l.relreplident = 'f' OR EXISTS (SELECT FROM pg_index i WHERE i.indrelid = l.oid
             AND i.indisvalid AND i.indimmediate AND CASE l.relreplident WHEN 'd' THEN i.indisprimary
-                WHEN 'i' THEN i.indisreplident ELSE false END)) AS identified
+                WHEN 'i' THEN i.indisreplident ELSE false END)) AS identified, bool_or(l.generated) AS generated
     FROM leaf l GROUP BY l.root
 )
 SELECT root.wanted, c.oid, format('%I.%I', n.nspname, c.relname), c.relkind = 'v', c.relkind = 'p',
     COALESCE(v.permanent, true) AND c.oid >= 16384 AND c.relkind IN ('r', 'p') AND c.relpersistence = 'p',
-    COALESCE(v.identified, true), pg_has_role(c.relowner, 'USAGE'),
+    COALESCE(v.identified, true), c.relkind <> 'p' OR EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid
+        AND i.indisprimary AND i.indisvalid AND i.indimmediate),
+    COALESCE(v.generated, false), pg_has_role(c.relowner, 'USAGE'),
     EXISTS (SELECT FROM published p WHERE p.oid = c.oid)
         OR EXISTS (SELECT FROM pg_publication WHERE pubname = $1 AND puballtables)
 FROM root JOIN pg_class c ON c.oid = root.oid JOIN pg_namespace n ON n.oid = c.relnamespace
     LEFT JOIN verdict v ON v.root = root.oid
 UNION ALL
-SELECT NULL, p.oid, format('%I.%I', n.nspname, c.relname), false, false, true, true, true, true
+SELECT NULL, p.oid, format('%I.%I', n.nspname, c.relname), false, c.relkind = 'p', true, true, true, false, true, true
 FROM published p JOIN pg_class c ON c.oid = p.oid JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE p.oid NOT IN (SELECT oid FROM root)
 ORDER BY 2, 1";
+        self.check(publication).await?;
         let rows = self.client.query(PLAN, &[&publication.name(), &wanted]).await?;
         let rows = rows.iter().map(|row| {
             Ok(Found {
@@ -207,8 +251,10 @@ ORDER BY 2, 1";
                 is_partitioned: row.try_get(4)?,
                 is_permanent: row.try_get(5)?,
                 is_identified: row.try_get(6)?,
-                is_owned: row.try_get(7)?,
-                is_published: row.try_get(8)?,
+                has_key: row.try_get(7)?,
+                is_generated: row.try_get(8)?,
+                is_owned: row.try_get(9)?,
+                is_published: row.try_get(10)?,
             })
         });
         let found = rows.collect::<Result<Vec<_>, tokio_postgres::Error>>()?;
@@ -220,23 +266,58 @@ ORDER BY 2, 1";
     }
 
     /// Carries a plan out; returns the tables that are published now, and what went wrong with others.
-    pub async fn alter(&self, publication: &Publication, plan: &Plan) -> (Vec<Oid>, Vec<(String, String)>) {
-        let publication = quote_ident(publication.name());
-        let (mut added, mut failed) = (Vec::new(), Vec::new());
-        for table in &plan.drop {
-            let alter = format!("ALTER PUBLICATION {publication} DROP TABLE {table}");
-            if let Err(error) = self.client.batch_execute(&alter).await {
-                failed.push((table.clone(), in_words(&error)));
+    pub async fn alter(&self, publication: &Publication, plan: &Plan) -> Altered {
+        let mut failed = Vec::new();
+        let drop: Vec<&Member> = plan.drop.iter().collect();
+        let drop = Alter("DROP", &drop);
+        if plan.has_wanted {
+            self.each(publication, drop, &mut failed).await;
+        } else if let Err(error) = self.together(publication, drop).await {
+            // Somebody may wait for an empty publication, and there is another way to it.
+            failed.push((publication.name().to_owned(), in_words(&error)));
+        }
+        let add: Vec<&Member> = plan.add.iter().map(|(member, _)| member).collect();
+        let done = self.each(publication, Alter("ADD", &add), &mut failed).await;
+        let added = plan.add.iter().zip(done).filter(|(_, done)| *done);
+        let added = added.flat_map(|((_, wanted), _)| wanted).copied().collect();
+        Altered { added, failed }
+    }
+
+    /// All in one statement.
+    async fn together(
+        &self,
+        publication: &Publication,
+        Alter(verb, members): Alter<'_>,
+    ) -> Result<(), tokio_postgres::Error> {
+        if members.is_empty() {
+            return Ok(());
+        }
+        let all: Vec<&str> = members.iter().map(|member| &*member.0).collect();
+        let (name, all) = (quote_ident(publication.name()), all.join(", "));
+        let alter = format!("ALTER PUBLICATION {name} {verb} TABLE {all}");
+        self.client.batch_execute(&alter).await
+    }
+
+    /// Together; where one of them fails, each by itself. Says which of them succeeded.
+    async fn each(
+        &self,
+        publication: &Publication,
+        alter: Alter<'_>,
+        failed: &mut Vec<(String, String)>,
+    ) -> Vec<bool> {
+        let Alter(verb, members) = alter;
+        if self.together(publication, alter).await.is_ok() {
+            return vec![true; members.len()];
+        }
+        let mut done = Vec::with_capacity(members.len());
+        for member in members {
+            let altered = self.together(publication, Alter(verb, &[member])).await;
+            done.push(altered.is_ok());
+            if let Err(error) = altered {
+                failed.push((member.name(), in_words(&error)));
             }
         }
-        for (table, wanted) in &plan.add {
-            let alter = format!("ALTER PUBLICATION {publication} ADD TABLE {table}");
-            match self.client.batch_execute(&alter).await {
-                Ok(()) => added.extend(wanted),
-                Err(error) => failed.push((table.clone(), in_words(&error))),
-            }
-        }
-        (added, failed)
+        done
     }
 
     /// What the primary shows now.
@@ -271,24 +352,40 @@ struct Found {
     is_partitioned: bool,
     is_permanent: bool,
     is_identified: bool,
+    has_key: bool,
+    is_generated: bool,
     is_owned: bool,
     is_published: bool,
 }
 
+impl Found {
+    /// Why it must not be carried, by a publication of ours (`owned`) or by another.
+    fn refused(&self, owned: bool) -> Option<NotCarried> {
+        if !self.is_permanent {
+            Some(NotCarried::Kind)
+        } else if !self.is_identified {
+            Some(NotCarried::NoIdentity)
+        } else if owned && !self.has_key {
+            Some(NotCarried::NoKey)
+        } else if owned && self.is_generated {
+            Some(NotCarried::Generated)
+        } else if !owned && !self.is_published {
+            Some(NotCarried::NotNamed)
+        } else {
+            (owned && !self.is_owned && !self.is_published).then_some(NotCarried::NotOwner)
+        }
+    }
+}
+
 impl Plan {
     fn of(found: &[Found], wanted: &[Oid], owned: bool) -> Self {
-        let mut plan = Self::default();
+        let mut plan = Self {
+            has_wanted: !wanted.is_empty(),
+            ..Self::default()
+        };
         for one in found {
-            let refused = if !one.is_permanent {
-                Some(NotCarried::Kind)
-            } else if !one.is_identified {
-                Some(NotCarried::NoIdentity)
-            } else if !owned && !one.is_published {
-                Some(NotCarried::NotNamed)
-            } else {
-                (owned && !one.is_owned && !one.is_published).then_some(NotCarried::NotOwner)
-            };
-            match (one.wanted, refused) {
+            let member = Member::of(&one.name, one.is_partitioned);
+            match (one.wanted, one.refused(owned)) {
                 // Its tables are wanted by themselves, and it changes by DDL only.
                 (Some(oid), _) if one.is_view => {
                     plan.carried.insert(oid);
@@ -296,17 +393,19 @@ impl Plan {
                 (Some(oid), None) if one.is_published => {
                     plan.carried.insert(oid);
                 }
-                (Some(oid), None) => plan.publish(one, oid),
+                (Some(oid), None) => match plan.add.last_mut() {
+                    Some((last, oids)) if *last == member => oids.push(oid),
+                    _ => plan.add.push((member, vec![oid])),
+                },
                 (Some(_), Some(why)) => {
-                    let name = || one.name.clone();
                     if plan.refused.last().is_none_or(|(last, _)| *last != one.name) {
-                        plan.refused.push((name(), why));
+                        plan.refused.push((one.name.clone(), why));
                         if owned && one.is_published {
-                            plan.drop.push(name());
+                            plan.drop.push(member);
                         }
                     }
                 }
-                (None, _) if owned => plan.drop.push(one.name.clone()),
+                (None, _) if owned => plan.drop.push(member),
                 (None, _) => {}
             }
         }
@@ -314,17 +413,6 @@ impl Plan {
         plan.gone = wanted.to_vec();
         plan.gone.retain(|oid| !known.contains(oid));
         plan
-    }
-
-    fn publish(&mut self, one: &Found, oid: Oid) {
-        // An heir is published by itself; ONLY is no word for a partitioned table, whose leaves are meant.
-        let mut table = String::new();
-        let only = if one.is_partitioned { "" } else { "ONLY " };
-        write!(table, "{only}{}", one.name).expect("a String takes everything");
-        match self.add.last_mut() {
-            Some((last, oids)) if *last == table => oids.push(oid),
-            _ => self.add.push((table, vec![oid])),
-        }
     }
 
     /// Is there anything to alter?
@@ -343,6 +431,7 @@ mod tests {
             name: name.to_owned(),
             is_permanent: true,
             is_identified: true,
+            has_key: true,
             is_owned: true,
             ..Found::default()
         }
@@ -375,16 +464,26 @@ mod tests {
                 is_owned: false,
                 ..table(7, "s.theirs")
             },
+            Found {
+                has_key: false,
+                ..partition(9)
+            },
+            Found {
+                is_generated: true,
+                ..table(10, "s.made")
+            },
         ];
         let plan = Plan::of(&found, &[1, 2, 3, 4, 5, 6, 7, 8], true);
         let add = [("ONLY s.deals", vec![1]), ("s.events", vec![2, 3])];
-        assert_eq!(plan.add, add.map(|(name, oids)| (name.to_owned(), oids)));
+        assert_eq!(plan.add, add.map(|(name, oids)| (Member(name.to_owned()), oids)));
         assert!(plan.carried.iter().eq([&6]) && plan.drop.is_empty());
         assert_eq!(plan.gone, [8]);
         let refused = [
             ("s.audit", NotCarried::NoIdentity),
             ("s.daily", NotCarried::Kind),
             ("s.theirs", NotCarried::NotOwner),
+            ("s.events", NotCarried::NoKey),
+            ("s.made", NotCarried::Generated),
         ];
         assert_eq!(plan.refused, refused.map(|(name, why)| (name.to_owned(), why)));
     }
@@ -407,7 +506,8 @@ mod tests {
             }),
         ];
         let plan = Plan::of(&found, &[1, 2], true);
-        assert_eq!(plan.drop, ["s.bare", "s.old"]);
+        let only = |name| Member::of(name, false);
+        assert_eq!(plan.drop, [only("s.bare"), only("s.old")]);
         assert!(plan.carried.iter().eq([&1]) && plan.alters());
         // A publication of somebody else's is never altered.
         let plan = Plan::of(&found, &[1, 2], false);

@@ -99,7 +99,12 @@ impl Supervisor {
                     boards.insert(Arc::clone(&database.name), Arc::clone(&board));
                 }
                 let settings = Arc::clone(&self.settings);
-                let follower = Follower::new(database, self.cluster.clone(), settings, board);
+                let follower = Follower {
+                    database,
+                    cluster: self.cluster.clone(),
+                    settings,
+                    board,
+                };
                 self.tasks.spawn(follower.follow(stop.clone()));
             }
             tokio::select! {

@@ -17,6 +17,9 @@ pub enum WhyNot {
     /// It is being made.
     #[error("it is being made; the slot waits for transactions that have written")]
     Starting,
+    /// Somebody alters tables, and the publication must not be in the way.
+    #[error("a statement that may alter tables is under way")]
+    Withheld,
     /// There is no primary to stream from.
     #[error("there is no primary")]
     NoPrimary,

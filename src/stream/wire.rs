@@ -80,8 +80,9 @@ impl Wire {
             received: 0,
         };
         if facts.server_version_num >= 140_000 {
-            // While it waits to make the slot, the server would not notice that the proxy was killed.
-            wire.command("SET client_connection_check_interval = '2s'")
+            // While it waits to make the slot, the server would not notice that the proxy was killed. A replication command does
+            // not begin to look after the client; a statement does, and what it began goes on.
+            wire.command("SET client_connection_check_interval = '2s'; SELECT")
                 .await?;
         }
         Ok((wire, facts))

@@ -72,7 +72,7 @@ impl Proxy {
             ..Config::default()
         };
         SUPERUSER.clone_into(&mut config.cluster.control_user);
-        // What a stream does is tested in `stream`; everything else holds without one.
+        // Everything holds beside a stream; that it holds without one, where there is none yet, the first reads of each test show.
         config.stream.enabled = StreamUse::Auto;
         change(&mut config);
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());

@@ -115,7 +115,7 @@ async fn a_slot_that_does_not_become_ready_is_given_up_and_leaves_nothing() {
     until_shown(&mut console, CARRIED, "1").await;
 }
 
-fn pgladder(arguments: &[&str], node: &str) -> Command {
+pub fn pgladder(arguments: &[&str], node: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pgladder"));
     command
         .args(arguments)
@@ -186,4 +186,52 @@ async fn a_proxy_that_is_killed_leaves_a_publication_which_cleanup_or_the_next_s
         assert_eq!(count(PUBLICATIONS).await, 0);
         std::fs::remove_file(sockets.path().join(".s.PGSQL.6432")).ok();
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_that_is_killed_while_its_slot_waits_leaves_no_slot() {
+    let cluster = servers(0, &[]).await;
+    let node = format!("127.0.0.1:{}", cluster.port(0));
+    let place = tempfile::tempdir().expect("a directory");
+    let listen = format!("{}:6432", place.path().display());
+    let direct = cluster.connect(0, "postgres").await.expect("a connection");
+    direct.batch_execute(&TABLE.join(";")).await.expect("a table");
+    let writer = cluster.connect(0, "postgres").await.expect("a connection");
+    writer
+        .batch_execute("BEGIN; CREATE TABLE held (n int)")
+        .await
+        .expect("a transaction with a number");
+    let slots = async || {
+        direct
+            .query_one(SLOTS, &[])
+            .await
+            .expect("a row")
+            .get::<_, i64>(0)
+    };
+    let mut child = pgladder(&["serve", "--listen", &listen, "--log-level", "error"], &node)
+        .spawn()
+        .expect("the program runs");
+    let socket = Bound::Unix(place.path().join(".s.PGSQL.6432"));
+    eventually("a slot in the making", async || {
+        let connected = Client::connect(&socket, "postgres", "postgres").await;
+        let mut client = connected.map_err(|error| error.to_string())?;
+        client.query(SUM).await.map_err(|error| error.to_string())?;
+        match slots().await {
+            1 => Ok(()),
+            seen => Err(format!("{seen} slots")),
+        }
+    })
+    .await;
+    child.kill().expect("SIGKILL");
+    child.wait().expect("it is gone");
+    let version = direct.query_one("SELECT current_setting('server_version_num')::int", &[]);
+    if version.await.expect("a row").get::<_, i32>(0) < 140_000 {
+        // It does not look after its client before the transaction ends.
+        writer.batch_execute("ROLLBACK").await.expect("it ends");
+    }
+    eventually("the slot is gone", async || match slots().await {
+        0 => Ok(()),
+        seen => Err(seen),
+    })
+    .await;
 }

@@ -17,6 +17,7 @@ fn answer(in_recovery: bool, timeline: u32, lsn: u64) -> Observation {
         connection: 1,
         sample: Sample {
             lsn: Lsn(lsn),
+            written: Lsn(lsn),
             number: 1,
             sent_at: Instant::now(),
         },

@@ -5,11 +5,13 @@
 //! Invariant: what is called carried was read after the clocks were raised for it, as `coverage` says.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Database;
 use crate::catalog::verdict::Oid;
 use crate::freshness::clocks::{Mark, Note, Scope};
+use crate::freshness::withheld::{Withheld, Withholding};
 use crate::protocol::lsn::Lsn;
 
 /// A commit that was streamed and need not be visible yet; given back to `Database::stream_landed`, once.
@@ -58,6 +60,35 @@ impl Database {
         self.coverage.news().await;
     }
 
+    /// Wakes who waits for news.
+    pub(in crate::freshness) fn stream_tell(&self) {
+        self.coverage.tell();
+    }
+
+    /// Is a stream tried at all?
+    pub fn stream_is_open(&self) -> bool {
+        self.coverage.is_open()
+    }
+
+    /// Nothing shall be published while the guard lives, once it is granted.
+    pub fn stream_withhold(self: &Arc<Self>) -> Withheld {
+        Withheld::new(Arc::clone(self))
+    }
+
+    /// Must nothing be published now?
+    pub fn stream_is_withheld(&self) -> bool {
+        self.withholding.is_asked()
+    }
+
+    /// Tables are about to be published (`true`), or none is any more. False is returned when they must not be.
+    pub fn stream_publish(&self, published: bool) -> bool {
+        self.withholding.publish(published)
+    }
+
+    pub(in crate::freshness) fn withholding(&self) -> &Withholding {
+        &self.withholding
+    }
+
     /// The stream of this era has shown a commit of these tables, which ends at `end` and may not be visible yet.
     pub fn stream_commit(&self, era: u64, tables: &[Oid], end: Lsn) -> Streamed {
         let now = self.ticks.raise();
@@ -82,6 +113,11 @@ impl Database {
     pub fn stream_withdraw(&self, gone: &[Oid], rest: BTreeSet<Oid>) {
         self.stream_raise(gone);
         self.coverage.carry(rest);
+    }
+
+    /// A poll of the primary, sent at that moment, said that so much was written: what is older than the bound lies below.
+    pub fn stream_polled(&self, era: u64, sent_at: Instant, written: Lsn, bound: Duration) {
+        self.coverage.polled(era, sent_at, written, bound);
     }
 
     /// The stream is current as of this moment, which is good for so long.
