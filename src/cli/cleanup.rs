@@ -14,7 +14,7 @@ use super::Failure;
 use super::control::{self, Login};
 use super::options::ConfigOptions;
 use crate::config::{Config, Endpoint};
-use crate::stream::publication;
+use crate::stream::publication::{self, Swept};
 
 /// Arguments of `cleanup`.
 #[derive(Args, Debug)]
@@ -43,8 +43,8 @@ async fn clean(config: &Config, out: &mut dyn Write) -> anyhow::Result<()> {
     for row in rows {
         let database: String = row.try_get(0)?;
         match sweep(config, node, &database, &mut drivers).await {
-            Ok(names) => {
-                for name in names {
+            Ok(swept) => {
+                for name in swept.dropped {
                     writeln!(out, "{database}: dropped publication {name}")?;
                     dropped += 1;
                 }
@@ -67,7 +67,7 @@ async fn sweep(
     node: &Endpoint,
     database: &str,
     drivers: &mut JoinSet<()>,
-) -> anyhow::Result<Vec<String>> {
+) -> anyhow::Result<Swept> {
     let client = open(config, node, database, drivers).await?;
     // Commands only read, unless they say otherwise.
     let swept = async {

@@ -6,7 +6,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::time::{sleep, timeout};
@@ -25,6 +25,9 @@ use crate::freshness::database::Database;
 /// Pause after a stream that failed, doubled up to the second.
 const RETRY_PAUSE: Duration = Duration::from_millis(250);
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(10);
+/// Other proxies' leftovers are looked for so long at the start; later beside a stream, so often.
+const SWEEP_FOR: Duration = Duration::from_secs(60);
+pub(super) const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
 /// How long the publication's end may take; the next start drops what is left.
 const DROP_LIMIT: Duration = Duration::from_secs(5);
 
@@ -80,6 +83,8 @@ pub(super) struct Follower {
     pub cluster: Cluster,
     pub settings: Arc<StreamSettings>,
     pub board: Arc<Board>,
+    /// When the database was opened.
+    pub started: Instant,
 }
 
 /// What has been left on the servers.
@@ -167,6 +172,8 @@ impl Follower {
                 Err(why) => why,
             },
         };
+        // What follows may take a while.
+        self.board.observed(Mode::Observed, &why);
         // Closes the replication connection, with which the slot goes.
         if let Some(running) = running {
             running.end();
@@ -205,14 +212,9 @@ impl Follower {
         let steward = Steward::connect(&self.settings.source, primary.0, database).await?;
         self.drop_left(&steward, traces).await?;
         if !traces.is_swept {
-            for name in steward.sweep().await? {
-                tracing::info!(
-                    database,
-                    publication = name,
-                    "dropped what a proxy that is gone had left"
-                );
-            }
-            traces.is_swept = true;
+            // Of a proxy that was just killed the server may still hold the lock.
+            let locked = steward.sweep(database).await?;
+            traces.is_swept = locked == 0 || self.started.elapsed() > SWEEP_FOR;
         }
         if idle() {
             return Err(WhyNot::NothingRead);

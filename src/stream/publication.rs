@@ -24,22 +24,33 @@ pub async fn lock(client: &Client, name: &str) -> Result<bool, tokio_postgres::E
     client.query_one(LOCK, &[&LOCK_CLASS, &name]).await?.try_get(0)
 }
 
-/// Drops what proxies that live no more have left in this database; returns the names.
-pub async fn sweep(client: &Client) -> Result<Vec<String>, tokio_postgres::Error> {
+/// What a sweep has found in a database.
+#[derive(Debug, Default)]
+pub struct Swept {
+    /// Names of what was dropped.
+    pub dropped: Vec<String>,
+    /// So many belong to proxies that live, or whose end the server has not noticed.
+    pub locked: usize,
+}
+
+/// Drops what proxies that live no more have left in this database.
+pub async fn sweep(client: &Client) -> Result<Swept, tokio_postgres::Error> {
     const OURS: &str = "SELECT pubname::text FROM pg_catalog.pg_publication \
         WHERE pubname ~ '^pgladder_[0-9a-f]{16}$' AND pg_catalog.pg_has_role(pubowner, 'USAGE') ORDER BY 1";
     const UNLOCK: &str = "SELECT pg_catalog.pg_advisory_unlock($1, pg_catalog.hashtext($2))";
-    let mut dropped = Vec::new();
+    let mut swept = Swept::default();
     for row in client.query(OURS, &[]).await? {
         let name: String = row.try_get(0)?;
         if lock(client, &name).await? {
             let drop = client.batch_execute(&dropping(&name)).await;
             client.execute(UNLOCK, &[&LOCK_CLASS, &name]).await?;
             drop?;
-            dropped.push(name);
+            swept.dropped.push(name);
+        } else {
+            swept.locked += 1;
         }
     }
-    Ok(dropped)
+    Ok(swept)
 }
 
 /// The statement that drops one.

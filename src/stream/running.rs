@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use tokio::time::sleep_until;
 
-use super::follow::{Board, StreamLimits};
+use super::follow::{Board, SWEEP_INTERVAL, StreamLimits};
 use super::pgoutput::Committed;
 use super::snapshot::Snapshot;
 use super::state::State;
@@ -44,6 +44,7 @@ enum Done {
     Altered(Plan, Altered),
     Shown(u64, Result<Snapshot, WhyNot>),
     Retained(Result<Option<u64>, WhyNot>),
+    Swept(Result<usize, WhyNot>),
 }
 
 type Work = Pin<Box<dyn Future<Output = Done> + Send>>;
@@ -71,6 +72,7 @@ pub(super) struct Running {
     snapshot_due: Instant,
     snapshot_pause: Duration,
     look_due: Instant,
+    sweep_due: Instant,
     heard_at: Instant,
     reported_at: Instant,
     reported: Lsn,
@@ -97,6 +99,7 @@ impl Running {
             snapshot_due: now,
             snapshot_pause: SNAPSHOT_PAUSE,
             look_due: now + LOOK_INTERVAL,
+            sweep_due: now + SWEEP_INTERVAL,
             heard_at: now,
             reported_at: now,
             reported: Lsn(0),
@@ -291,6 +294,12 @@ impl Running {
             self.work = Some(Box::pin(
                 async move { Done::Retained(steward.retained(&slot).await) },
             ));
+        } else if self.sweep_due <= now {
+            self.sweep_due = now + SWEEP_INTERVAL;
+            let database = Arc::clone(&self.begun.database);
+            self.work = Some(Box::pin(async move {
+                Done::Swept(steward.sweep(&database.name).await)
+            }));
         }
     }
 
@@ -315,6 +324,9 @@ impl Running {
                     self.begun.cluster.request_probe();
                 }
             }
+            // It is somebody else's, and the next sweep may succeed.
+            Done::Swept(Err(error)) => tracing::debug!(%error, "a sweep failed"),
+            Done::Swept(Ok(_)) => {}
             Done::Retained(bytes) => {
                 let bytes = bytes?.unwrap_or_default();
                 if bytes > self.begun.limits.retained_max {

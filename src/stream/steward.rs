@@ -128,9 +128,17 @@ impl Steward {
         })
     }
 
-    /// Drops what proxies that live no more have left here.
-    pub async fn sweep(&self) -> Result<Vec<String>, WhyNot> {
-        Ok(publication::sweep(&self.client).await?)
+    /// Drops what proxies that live no more have left here; returns how many are in use.
+    pub async fn sweep(&self, database: &str) -> Result<usize, WhyNot> {
+        let swept = publication::sweep(&self.client).await?;
+        for publication in swept.dropped {
+            tracing::info!(
+                database,
+                publication,
+                "dropped what a proxy that is gone had left"
+            );
+        }
+        Ok(swept.locked)
     }
 
     /// May a stream be opened? Returns the number of the database, for the slot's name.

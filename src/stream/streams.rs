@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::Instant;
 
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
@@ -104,6 +105,7 @@ impl Supervisor {
                     cluster: self.cluster.clone(),
                     settings,
                     board,
+                    started: Instant::now(),
                 };
                 self.tasks.spawn(follower.follow(stop.clone()));
             }

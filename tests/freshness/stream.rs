@@ -56,13 +56,14 @@ pub async fn until_shown(console: &mut Client, column: usize, wanted: &str) {
 pub async fn until_carried(setup: &Setup, reader: &mut Client, sql: &str) {
     let mut console = setup.proxy.client_of("postgres", "pgladder").await;
     eventually(&format!("carried: {sql}"), async || {
-        let (_, last) = reader.served(sql).await;
+        // First whether it is carried: what is served from the cache afterwards was read since.
         let cache = console.query("SHOW CACHE").await.expect("the console");
         let text = |value: &Option<bytes::Bytes>| {
             String::from_utf8_lossy(value.as_deref().unwrap_or_default()).into_owned()
         };
         let kept = cache.rows.iter().find(|row| text(&row[9]) == sql);
         let kept = kept.map(|row| text(&row[8]));
+        let (_, last) = reader.served(sql).await;
         let carried = kept.as_deref() == Some("stream") && last.served_by == "cache";
         if carried { Ok(()) } else { Err((last, kept)) }
     })

@@ -235,3 +235,36 @@ async fn a_proxy_that_is_killed_while_its_slot_waits_leaves_no_slot() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_locked_when_a_proxy_starts_goes_once_the_lock_is_free() {
+    let cluster = servers(0, &[]).await;
+    let direct = cluster.connect(0, "postgres").await.expect("a connection");
+    // As the server holds it for a proxy whose end it has not noticed yet.
+    let killed = cluster.connect(0, "postgres").await.expect("a connection");
+    let lock = format!(
+        "CREATE PUBLICATION pgladder_0123456789abcdef; \
+         SELECT pg_advisory_lock({}, hashtext('pgladder_0123456789abcdef'))",
+        0x7067_6c64
+    );
+    killed.batch_execute(&lock).await.expect("a lock");
+    let proxy = Proxy::start(addresses(&cluster), Guards::default(), with_stream).await;
+    let setup = Setup { proxy, cluster };
+    let mut reader = setup.proxy.client().await;
+    for sql in TABLE {
+        reader.run(sql).await;
+    }
+    // It has looked, and both are there: its own, and the other one.
+    until_carried(&setup, &mut reader, SUM).await;
+    let count = async || {
+        let row = direct.query_one(PUBLICATIONS, &[]).await.expect("a row");
+        row.get::<_, i64>(0)
+    };
+    assert_eq!(count().await, 2);
+    drop(killed);
+    eventually("it is dropped", async || match count().await {
+        1 => Ok(()),
+        seen => Err(seen),
+    })
+    .await;
+}
