@@ -114,6 +114,8 @@ pub struct Session {
     pub(super) completed: Vec<(Completion, Bytes)>,
     /// For a replica that says nothing.
     pub(super) alarm: Alarm,
+    /// For a pool that has no connection.
+    pub(super) patience: Alarm,
     /// When the unit in work was taken up.
     pub(super) unit_began: Instant,
     /// Bytes at the head of the client's input that belong to the unit in work.
@@ -188,6 +190,7 @@ impl Session {
             failed_before: false,
             completed: Vec::new(),
             alarm: Alarm::default(),
+            patience: Alarm::default(),
             unit_began: Instant::now(),
             unit_bytes: 0,
             base,

@@ -85,7 +85,8 @@ impl Statements {
 
     /// Parse was sent.
     pub fn parse(&mut self, name: Bytes, statement: Arc<ClientStatement>) {
-        self.newest = statement.serial;
+        // One that is parsed again has its old serial.
+        self.newest = self.newest.max(statement.serial);
         let before = self.named.insert(name.clone(), statement);
         self.unanswered.push_back(Change { name, before });
     }
