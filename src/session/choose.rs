@@ -133,7 +133,7 @@ impl Session {
         work: &Work<'_>,
     ) -> Result<Chosen, Goodbye> {
         let looks = self.drew.is_some() && sequences::asks(&work.verdicts);
-        let primary = self.proxy.cluster.view().primary;
+        let primary = self.proxy.cluster.primary();
         let mut first = None;
         if !looks && let Some(primary) = primary {
             match self.borrow(primary, false).await? {
@@ -227,7 +227,7 @@ impl Session {
     }
 
     fn lease_deadline(&self) -> Instant {
-        Instant::now() + self.proxy.settings().lease_wait
+        Instant::now() + self.policy.lease_wait
     }
 
     /// Waits in a pool's line, and watches the client meanwhile.

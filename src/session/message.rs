@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 
 use super::own::Own;
 use super::run::Session;
@@ -103,8 +104,8 @@ pub struct Binding {
 /// Resolves names against the session and the batch itself.
 pub(super) struct Reader<'a> {
     session: &'a mut Session,
-    parsed: Vec<(Bytes, Option<Arc<ClientStatement>>)>,
-    bound: Vec<(Bytes, Portal)>,
+    parsed: SmallVec<[(Bytes, Option<Arc<ClientStatement>>); 1]>,
+    bound: SmallVec<[(Bytes, Portal); 1]>,
 }
 
 impl<'a> Reader<'a> {
@@ -112,8 +113,8 @@ impl<'a> Reader<'a> {
     pub(super) fn new(session: &'a mut Session) -> Self {
         Self {
             session,
-            parsed: Vec::new(),
-            bound: Vec::new(),
+            parsed: SmallVec::new(),
+            bound: SmallVec::new(),
         }
     }
 

@@ -42,6 +42,16 @@ const fn classes() -> [Class; 256] {
     }
 }
 
+/// What goes on with a word that has begun.
+const WITHIN_WORD: [bool; 256] = {
+    let (mut within, mut byte) = ([false; 256], 0);
+    while byte < 256 {
+        within[byte] = matches!(CLASSES[byte], Class::Word | Class::Digit) || byte == b'$' as usize;
+        byte += 1;
+    }
+    within
+};
+
 fn class(byte: u8) -> Class {
     CLASSES[usize::from(byte)]
 }
@@ -113,8 +123,8 @@ fn is_word(byte: u8) -> bool {
 
 /// The end of the word at `at`; `None` where a quote follows at once, which gives the string another meaning.
 fn word(sql: &[u8], at: usize) -> Option<usize> {
-    let inside = |byte: &u8| matches!(class(*byte), Class::Word | Class::Digit) || *byte == b'$';
-    let end = at + sql[at..].iter().take_while(|byte| inside(byte)).count();
+    let length = sql[at..].iter().position(|byte| !WITHIN_WORD[usize::from(*byte)]);
+    let end = length.map_or(sql.len(), |length| at + length);
     match sql.get(end) {
         Some(b'\'' | b'"') => None,
         Some(b'&') if matches!(&sql[at..end], b"u" | b"U") => None,
