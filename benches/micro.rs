@@ -15,7 +15,7 @@ use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use pgladder::cache::entry::{Answer, Entry};
+use pgladder::cache::entry::Entry;
 use pgladder::cache::key::{Form, Identity, Key, Request};
 use pgladder::cache::store::{Limits, Store};
 use pgladder::catalog::Subject;
@@ -164,10 +164,7 @@ fn cache(c: &mut Criterion) {
     let note = Clocks::new(1, 0).note(&[16_384, 16_390]);
     for number in 0..10_000 {
         let entry = Entry {
-            answer: Answer {
-                description: Bytes::from_static(b"T"),
-                rows: answer(50).into(),
-            },
+            answer: store.answer(&answer(50)),
             note: note.clone(),
             node: "db1:5432".into(),
             asked_at: Instant::now(),
@@ -176,7 +173,7 @@ fn cache(c: &mut Criterion) {
         };
         store.insert(
             Key::of(&request(&identity, &format!("{DASHBOARD} LIMIT {number}"))),
-            entry,
+            Arc::new(entry),
         );
     }
     let known = format!("{DASHBOARD} LIMIT 5000");

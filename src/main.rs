@@ -4,6 +4,12 @@
 
 use std::process::ExitCode;
 
+use mimalloc::MiMalloc;
+
+// Many clients wait at once, each with a few small allocations: more than the thread caches of glibc keep.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
+
 fn main() -> ExitCode {
     pgladder::cli::run()
 }

@@ -6,26 +6,16 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-
+use super::answer::Answer;
 use crate::freshness::clocks::Note;
 
 /// Bytes that an entry costs besides its key and its answer: map slots, list links, reference counts.
 pub const OVERHEAD_BYTES: usize = 256;
 
-/// An answer's messages.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Answer {
-    /// RowDescription; empty where the client did not ask for it.
-    pub description: Bytes,
-    /// DataRow messages and the CommandComplete that ends them.
-    pub rows: Bytes,
-}
-
 /// One cached answer.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Entry {
-    /// The encoded answer.
+    /// The encoded messages.
     pub answer: Answer,
     /// Clocks under which it was read.
     pub note: Note,
@@ -43,7 +33,7 @@ impl Entry {
     /// Bytes of the budget that it uses, its key left out.
     pub fn size(&self) -> usize {
         let notes = self.note.tables().count() * 16;
-        self.answer.description.len() + self.answer.rows.len() + notes + OVERHEAD_BYTES
+        self.answer.size() + notes + OVERHEAD_BYTES
     }
 
     /// Its age at `now`.
@@ -60,15 +50,14 @@ impl Entry {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cache::answer::Room;
     use crate::freshness::clocks::Clocks;
 
     #[test]
     fn time_ends_an_entry_at_its_ttl() {
         let asked_at = Instant::now();
-        let answer = Answer {
-            description: Bytes::new(),
-            rows: Bytes::from_static(b"D"),
-        };
+        let answer = Room::new(0).answer(b"D");
+        let size = answer.size();
         let (ttl, cost) = (Duration::from_secs(5), Duration::ZERO);
         let entry = Entry {
             answer,
@@ -81,6 +70,6 @@ mod tests {
         assert!(entry.in_time(asked_at + Duration::from_millis(4_999)));
         assert!(!entry.in_time(asked_at + ttl));
         assert_eq!(entry.age(asked_at + ttl), ttl);
-        assert_eq!(entry.size(), 1 + 16 + OVERHEAD_BYTES);
+        assert_eq!(entry.size(), size + 16 + OVERHEAD_BYTES);
     }
 }

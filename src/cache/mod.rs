@@ -4,6 +4,7 @@
 //! filled under is current; the cache itself never decides freshness, `freshness` does. Rows are stored as the bytes
 //! that the server sent.
 
+pub mod answer;
 pub mod doorkeeper;
 pub mod entry;
 pub mod flight;

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use lru::LruCache;
 use parking_lot::Mutex;
 
+use super::answer::{Answer, Room};
 use super::entry::Entry;
 use super::key::Key;
 use crate::catalog::verdict::Oid;
@@ -43,6 +44,7 @@ pub enum Inserted {
 #[derive(Debug)]
 pub struct Store {
     held: Mutex<Held>,
+    room: Arc<Room>,
 }
 
 #[derive(Debug)]
@@ -75,6 +77,7 @@ impl Store {
     pub fn new(limits: Limits) -> Self {
         let entries = LruCache::unbounded_with_hasher(State::default());
         Self {
+            room: Room::new(limits.bytes_max),
             held: Mutex::new(Held {
                 limits,
                 entries,
@@ -82,6 +85,11 @@ impl Store {
                 bytes: 0,
             }),
         }
+    }
+
+    /// An answer that an entry may be made of.
+    pub fn answer(&self, messages: &[u8]) -> Answer {
+        self.room.answer(messages)
     }
 
     /// The entry of a key, which becomes the most recently used.
@@ -93,7 +101,7 @@ impl Store {
     }
 
     /// Stores an entry, in place of an older one of its key, and evicts the least recently used ones over the limits.
-    pub fn insert(&self, key: Key, entry: Entry) -> Inserted {
+    pub fn insert(&self, key: Key, entry: Arc<Entry>) -> Inserted {
         let size = key.size() + entry.size();
         let mut held = self.held.lock();
         let limits = held.limits;
@@ -104,7 +112,6 @@ impl Store {
         for table in entry.note.tables() {
             held.by_table.entry(table).or_default().insert(key.clone());
         }
-        let entry = Arc::new(entry);
         held.entries.put(key, Kept { entry, found: 0 });
         held.bytes += size;
         Inserted::Stored {
@@ -116,7 +123,9 @@ impl Store {
     pub fn change_limits(&self, limits: Limits) -> usize {
         let mut held = self.held.lock();
         held.limits = limits;
-        held.evict()
+        let evicted = held.evict();
+        self.room.change_limit(limits.bytes_max);
+        evicted
     }
 
     /// The limits of now.

@@ -203,6 +203,11 @@ impl Cluster {
         self.0.view.load_full()
     }
 
+    /// The primary of the latest view.
+    pub fn primary(&self) -> Option<NodeId> {
+        self.0.view.load().primary
+    }
+
     /// The version of the latest view, as it grows.
     pub fn watch(&self) -> watch::Receiver<u64> {
         self.0.versions.subscribe()

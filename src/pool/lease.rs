@@ -1,27 +1,52 @@
 //! A lent server connection.
 //!
-//! Held by one session. Dropping it gives the connection back, or closes it when it is dirty; then the next caller in line is
-//! let in. There is nothing asynchronous in giving back: what must be undone on the server is undone by the session before.
+//! Held by one session. Dropping it hands the connection to whoever has waited longest for one, or else gives it back; one that is
+//! dirty is closed. There is nothing asynchronous in giving back: what must be undone on the server is undone by the session before.
 
 use std::ops::{Deref, DerefMut};
-
-use bb8::PooledConnection;
-use tokio::sync::OwnedSemaphorePermit;
+use std::sync::Arc;
 
 use crate::pool::connection::ServerConnection;
-use crate::pool::manager::Connector;
+use crate::pool::line::Place;
+use crate::pool::pools::{Pool, Seated};
 
 /// Exclusive use of a connection.
 pub struct Lease {
-    // Fields drop in this order: the connection must be back before the gate opens.
-    pub(crate) seat: PooledConnection<'static, Connector>,
-    pub(crate) _gate: OwnedSemaphorePermit,
+    /// Taken when it is dropped.
+    lent: Option<(Seated, Place<Seated>)>,
+    pool: Arc<Pool>,
 }
 
 impl Lease {
+    pub(crate) fn new(pool: Arc<Pool>, seat: Seated, place: Place<Seated>) -> Self {
+        pool.count_lease();
+        Self {
+            lent: Some((seat, place)),
+            pool,
+        }
+    }
+
     /// Closes the connection instead of giving it back.
     pub fn close(mut self) {
         self.dirty = true;
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let Some((seat, place)) = self.lent.take() else {
+            return;
+        };
+        let left = if self.pool.may_hand_over(seat.connection()) {
+            place.hand_over(seat).err()
+        } else {
+            Some((place, seat))
+        };
+        if let Some((place, seat)) = left {
+            // It must be back before the place is free.
+            drop(seat);
+            drop(place);
+        }
     }
 }
 
@@ -29,13 +54,15 @@ impl Deref for Lease {
     type Target = ServerConnection;
 
     fn deref(&self) -> &ServerConnection {
-        self.seat.connection()
+        let (seat, _) = self.lent.as_ref().expect("taken by drop alone");
+        seat.connection()
     }
 }
 
 impl DerefMut for Lease {
     fn deref_mut(&mut self) -> &mut ServerConnection {
-        self.seat.connection_mut()
+        let (seat, _) = self.lent.as_mut().expect("taken by drop alone");
+        seat.connection_mut()
     }
 }
 

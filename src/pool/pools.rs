@@ -7,26 +7,26 @@
 use std::collections::HashMap;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bb8::{PooledConnection, QueueStrategy, RunError};
 use foldhash::fast::RandomState;
 use parking_lot::Mutex;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
 use crate::cluster::NodeId;
 use crate::pool::address::Address;
 use crate::pool::connect;
-use crate::pool::connection::{CancelTarget, PoolKey};
+use crate::pool::connection::{CancelTarget, PoolKey, ServerConnection};
 use crate::pool::credentials::Credentials;
 use crate::pool::demand::Demand;
 use crate::pool::error::{CancelError, ConnectError, PoolError};
 use crate::pool::lease::Lease;
+use crate::pool::line::{Entered, Line, Place, Waiting};
 use crate::pool::manager::{Connector, Shared};
-use crate::pool::shelf::{Counted, Shelf};
+use crate::pool::shelf::Shelf;
 use crate::pool::tls::ServerTls;
 
 /// bb8 keeps one wake-up when two connections come back at once, so a waiter looks again this often.
@@ -95,10 +95,51 @@ pub struct PoolSnapshot {
     pub leases: u64,
 }
 
-struct Pool {
+/// A connection in bb8's books.
+pub(crate) type Seated = PooledConnection<'static, Connector>;
+
+/// What a caller is given when its turn comes.
+pub enum Admitted {
+    /// A connection.
+    Lease(Lease),
+    /// The right to one, which has to be made, or to come back, first.
+    Vacancy(Vacancy),
+}
+
+/// What asking for a connection gives at once.
+pub enum Entry {
+    /// It is the caller's turn.
+    Admitted(Admitted),
+    /// All connections are lent.
+    Line(InLine),
+}
+
+/// The right to a connection that is not there yet.
+pub struct Vacancy {
+    pool: Arc<Pool>,
+    place: Place<Seated>,
+}
+
+/// A caller that waits for its turn. Dropping it leaves the line.
+pub struct InLine {
+    pool: Arc<Pool>,
+    waiting: Waiting<Seated>,
+}
+
+impl InLine {
+    /// Ready when its turn has come.
+    pub fn poll(&mut self, cx: &Context<'_>) -> Poll<Admitted> {
+        self.waiting
+            .poll(cx)
+            .map(|(place, seat)| Pool::admit(&self.pool, place, seat))
+    }
+}
+
+pub(crate) struct Pool {
+    key: PoolKey,
     inner: bb8::Pool<Connector>,
-    gate: Arc<Semaphore>,
-    queued: AtomicUsize,
+    line: Arc<Line<Seated>>,
+    lifetime: Duration,
     demand: Arc<Demand>,
     shelf: Arc<Shelf>,
     leases: AtomicU64,
@@ -156,31 +197,28 @@ impl Pools {
 
     /// A connection for exclusive use, by `deadline` at the latest. Runs on a tokio runtime.
     pub async fn lease(&self, key: &PoolKey, deadline: Instant) -> Result<Lease, PoolError> {
-        if let Some(lease) = self.lease_now(key) {
-            return Ok(lease);
+        let admitted = match self.enter(key)? {
+            Entry::Admitted(admitted) => admitted,
+            Entry::Line(mut line) => {
+                let turn = timeout_at(deadline, std::future::poll_fn(|cx| line.poll(cx)));
+                turn.await.map_err(|_| PoolError::TimedOut)?
+            }
+        };
+        match admitted {
+            Admitted::Lease(lease) => Ok(lease),
+            Admitted::Vacancy(vacancy) => vacancy.fill(deadline).await,
         }
-        // Waiting and connecting need far more room than a lease that is there; who needs neither pays for neither.
-        Box::pin(async {
-            let pool = self.pool(key)?;
-            let gate = pool.enter(self.shared.settings.queue_max, deadline).await?;
-            // Whoever leaves gives the connection back before the place at the gate.
-            let seat = match pool.seat_now(key) {
-                Some(seat) => seat,
-                None => Box::pin(pool.seat(deadline)).await?,
-            };
-            pool.leases.fetch_add(1, Ordering::Relaxed);
-            Ok(Lease { seat, _gate: gate })
-        })
-        .await
     }
 
-    /// A connection for exclusive use, if an idle one is at hand and nobody waits for it.
-    pub fn lease_now(&self, key: &PoolKey) -> Option<Lease> {
-        let pool = self.pool(key).ok()?;
-        let gate = Arc::clone(&pool.gate).try_acquire_owned().ok()?;
-        let seat = pool.seat_now(key)?;
-        pool.leases.fetch_add(1, Ordering::Relaxed);
-        Some(Lease { seat, _gate: gate })
+    /// A connection if one is at hand, the right to one, or a place at the end of the line. Runs on a tokio runtime.
+    pub fn enter(&self, key: &PoolKey) -> Result<Entry, PoolError> {
+        let pool = self.pool(key)?;
+        let waiting = self.shared.settings.queue_max;
+        match pool.line.enter(waiting) {
+            Entered::Place(place) => Ok(Entry::Admitted(Pool::admit(&pool, place, None))),
+            Entered::Line(waiting) => Ok(Entry::Line(InLine { pool, waiting })),
+            Entered::Full => Err(PoolError::QueueFull { waiting }),
+        }
     }
 
     /// Closes a node's idle connections now and its lent ones when they come back: after a failover none is used again.
@@ -216,9 +254,9 @@ impl Pools {
         let mut all: Vec<_> = pools
             .into_iter()
             .map(|(key, pool)| PoolSnapshot {
-                lent: size - pool.gate.available_permits(),
+                lent: size - pool.line.free(),
                 idle: pool.shelf.idle(&key),
-                waiting: pool.queued.load(Ordering::Relaxed),
+                waiting: pool.line.waiting(),
                 leases: pool.leases.load(Ordering::Relaxed),
                 size,
                 key,
@@ -241,14 +279,21 @@ impl Pools {
             // A pool is unused when nobody else holds it and all that it may lend is here.
             let size = self.shared.settings.size.max(1) as usize;
             pools.retain(|key, pool| {
-                Arc::strong_count(pool) > 1
-                    || pool.gate.available_permits() < size
-                    || pool.shelf.idle(key) > 0
+                Arc::strong_count(pool) > 1 || pool.line.free() < size || pool.shelf.idle(key) > 0
             });
         }
         let pool = Arc::new(Pool::new(key, node, &self.shared));
         pools.insert(key.clone(), Arc::clone(&pool));
         Ok(pool)
+    }
+}
+
+impl Vacancy {
+    /// A connection from bb8, which makes one where none is idle, by `deadline` at the latest.
+    pub async fn fill(self, deadline: Instant) -> Result<Lease, PoolError> {
+        let Self { pool, place } = self;
+        let seat = Box::pin(pool.seat(deadline)).await?;
+        Ok(Lease::new(pool, seat, place))
     }
 }
 
@@ -273,36 +318,49 @@ impl Pool {
             .queue_strategy(QueueStrategy::Lifo)
             .error_sink(Box::new(crate::pool::demand::DemandSink(Arc::clone(&demand))))
             .build_unchecked(connector);
-        let gate = Arc::new(Semaphore::new(size as usize));
         let shelf = Arc::clone(&node.shelf);
         Self {
+            key: key.clone(),
             inner,
-            gate,
-            queued: AtomicUsize::new(0),
+            line: Line::new(size as usize),
+            lifetime: shared.settings.lifetime,
             demand,
             shelf,
             leases: AtomicU64::new(0),
         }
     }
 
-    /// First come, first served: bb8 alone lets a late caller pass a waiting one.
-    async fn enter(&self, queue_max: usize, deadline: Instant) -> Result<OwnedSemaphorePermit, PoolError> {
-        if let Ok(gate) = Arc::clone(&self.gate).try_acquire_owned() {
-            return Ok(gate);
-        }
-        let _queued = Counted::new(&self.queued);
-        if self.queued.load(Ordering::Acquire) > queue_max {
-            return Err(PoolError::QueueFull { waiting: queue_max });
-        }
-        match timeout_at(deadline, Arc::clone(&self.gate).acquire_owned()).await {
-            Ok(Ok(gate)) => Ok(gate),
-            _ => Err(PoolError::TimedOut),
+    /// Whoever has a place gets the connection that came with it, if it is still good, or an idle one.
+    fn admit(pool: &Arc<Self>, place: Place<Seated>, seat: Option<Seated>) -> Admitted {
+        let pool = Arc::clone(pool);
+        let is_good = |connection: &ServerConnection| {
+            connection.generation == pool.shelf.generation() && connection.stream.is_silent()
+        };
+        let handed = seat.filter(|seat| is_good(seat.connection()));
+        match handed.or_else(|| pool.seat_now()) {
+            Some(seat) => Admitted::Lease(Lease::new(pool, seat, place)),
+            None => Admitted::Vacancy(Vacancy { pool, place }),
         }
     }
 
+    /// May a connection that comes back go to the next caller at once? Else bb8 sees to it: it is to be closed, or somebody who was
+    /// let in before waits for it.
+    pub(crate) fn may_hand_over(&self, connection: &ServerConnection) -> bool {
+        !connection.dirty
+            && connection.input.is_empty()
+            && connection.output.is_empty()
+            && self.line.waiting() > 0
+            && !self.demand.is_waited_for()
+            && connection.opened_at.elapsed() < self.lifetime
+    }
+
+    pub(crate) fn count_lease(&self) {
+        self.leases.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// An idle connection, if there is one. Asked once, without waiting: bb8 hands it out at the first poll.
-    fn seat_now(&self, key: &PoolKey) -> Option<PooledConnection<'static, Connector>> {
-        if self.shelf.idle(key) == 0 {
+    fn seat_now(&self) -> Option<Seated> {
+        if self.shelf.idle(&self.key) == 0 {
             return None;
         }
         let get = pin!(self.inner.get_owned());
@@ -313,7 +371,7 @@ impl Pool {
     }
 
     /// A connection from bb8, an error as soon as an attempt failed, or the deadline.
-    async fn seat(&self, deadline: Instant) -> Result<PooledConnection<'static, Connector>, PoolError> {
+    async fn seat(&self, deadline: Instant) -> Result<Seated, PoolError> {
         let mut node_full = false;
         loop {
             // In line before bb8 begins to connect, so that an instant failure finds its waiter.

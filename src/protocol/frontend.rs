@@ -130,7 +130,7 @@ impl<'a> Execute<'a> {
 }
 
 fn string<'a>(body: &mut &'a [u8]) -> Result<&'a [u8], Malformed> {
-    let end = body.iter().position(|&byte| byte == 0).ok_or(Malformed)?;
+    let end = memchr::memchr(0, body).ok_or(Malformed)?;
     let (text, rest) = (&body[..end], &body[end + 1..]);
     *body = rest;
     Ok(text)

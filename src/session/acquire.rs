@@ -142,41 +142,6 @@ impl Place {
         Ok(found)
     }
 
-    /// An idle connection to the primary, if there is one at hand.
-    pub fn primary_now(&self, proxy: &Proxy) -> Option<Box<Held>> {
-        let primary = proxy.cluster.view().primary?;
-        self.lease_now(proxy, primary, false)
-    }
-
-    /// As `replica`, where that needs no waiting.
-    pub fn replica_now(&self, proxy: &Proxy, node: NodeId, begun: &Begun) -> Option<Box<Held>> {
-        let held = self.lease_now(proxy, node, true)?;
-        let view = proxy.cluster.view();
-        let admitted = is_replica_of(&held, &view)
-            && known_position(&held, &view).is_some_and(|replayed| begun.fence.admits(replayed))
-            && view.era == begun.era;
-        admitted.then_some(held)
-    }
-
-    /// A connection to this replica if it may serve the read; else why it may not, and the primary has to.
-    pub async fn replica(&self, proxy: &Proxy, node: NodeId, begun: &Begun) -> Result<Box<Held>, Reason> {
-        let view = proxy.cluster.view();
-        let mut held = self
-            .lease(proxy, node, true)
-            .await
-            .map_err(|_| Reason::NoReplica)?;
-        if !is_replica_of(&held, &view) {
-            return Err(Reason::NoReplica);
-        }
-        if !admits(&mut held, &view, begun.fence).await? {
-            return Err(Reason::ReplicasBehind);
-        }
-        if proxy.cluster.view().era != begun.era {
-            return Err(Reason::FencePending);
-        }
-        Ok(held)
-    }
-
     /// Does what runs on this replica's connection wait for a lock? Not where it cannot be told soon.
     pub(super) async fn is_blocked(&self, proxy: &Proxy, held: &Held) -> bool {
         let sql = format!(
@@ -210,14 +175,8 @@ impl Place {
         Ok(Box::new(Held::new(lease, address, is_replica, outstanding)))
     }
 
-    fn lease_now(&self, proxy: &Proxy, node: NodeId, is_replica: bool) -> Option<Box<Held>> {
-        let lease = proxy.pools.lease_now(&self.key(node))?;
-        let outstanding = proxy.cluster.track(node);
-        let address = proxy.node_name(node);
-        Some(Box::new(Held::new(lease, address, is_replica, outstanding)))
-    }
-
-    fn key(&self, node: NodeId) -> PoolKey {
+    /// Which pool lends connections to a node.
+    pub(super) fn key(&self, node: NodeId) -> PoolKey {
         PoolKey {
             node,
             database: Arc::clone(&self.database),
@@ -244,6 +203,33 @@ pub(super) fn candidate(proxy: &Proxy, begun: &Begun) -> Result<NodeId, Reason> 
     replica(&|replayed| replayed >= lsn)
         .or_else(|| replica(&|_| true))
         .ok_or(Reason::NoReplica)
+}
+
+/// May a replica's connection serve the read, as far as that is known without asking?
+pub(super) fn is_admitted(held: &Held, proxy: &Proxy, begun: &Begun) -> bool {
+    let view = proxy.cluster.view();
+    is_replica_of(held, &view)
+        && known_position(held, &view).is_some_and(|replayed| begun.fence.admits(replayed))
+        && view.era == begun.era
+}
+
+/// A replica's connection if it may serve the read, which it may have to be asked; else why not, and the primary has to.
+pub(super) async fn ask_admitted(
+    mut held: Box<Held>,
+    proxy: &Proxy,
+    begun: &Begun,
+) -> Result<Box<Held>, Reason> {
+    let view = proxy.cluster.view();
+    if !is_replica_of(&held, &view) {
+        return Err(Reason::NoReplica);
+    }
+    if !admits(&mut held, &view, begun.fence).await? {
+        return Err(Reason::ReplicasBehind);
+    }
+    if proxy.cluster.view().era != begun.era {
+        return Err(Reason::FencePending);
+    }
+    Ok(held)
 }
 
 /// Was it a replica of this very cluster when the connection was opened?

@@ -72,6 +72,11 @@ pub struct Answers {
 }
 
 impl Answers {
+    /// Makes room for the answers of so many messages.
+    pub fn reserve(&mut self, messages: usize) {
+        self.queue.reserve(messages);
+    }
+
     /// A message was sent to the server.
     pub fn sent(&mut self, message: Sent, whose: For) {
         self.queue.push_back(Expected::Server(message, whose));

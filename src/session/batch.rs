@@ -61,7 +61,7 @@ impl Session {
             level = Some(level.map_or(own, |level: Level| level.stricter(own)));
             verdicts.push(Arc::clone(verdict));
         }
-        let level = level.unwrap_or_else(|| self.proxy.settings().level);
+        let level = level.unwrap_or_else(|| self.policy.level);
         let mut work = self.work(&messages, level);
         work.verdicts = verdicts;
         work.cached = self.cached(&messages, level, rule.as_deref());
@@ -304,25 +304,27 @@ impl Session {
 /// ParameterDescription of a statement without parameters.
 const NO_PARAMETERS: &[u8] = b"t\0\0\0\x06\0\0";
 
-/// What the batch parses, binds and executes; a portal that it binds itself counts once.
+/// What the batch parses, binds and executes; what one message after the other does with the same statement counts once.
 fn judged(messages: &[Message]) -> impl Iterator<Item = (&Arc<Verdict>, &Arc<ClientStatement>)> {
-    let mut latest = None;
-    messages.iter().filter_map(move |message| match message {
-        Message::Parse(Parsing {
-            verdict, statement, ..
-        }) => Some((verdict, statement)),
-        Message::Bind(Binding {
-            bound: Some(bound), ..
-        }) => {
-            latest = Some(bound);
-            Some((&bound.verdict, &bound.statement))
-        }
-        Message::Execute {
-            bound: Some(bound), ..
-        } if !latest.is_some_and(|latest| Arc::ptr_eq(latest, bound)) => {
-            Some((&bound.verdict, &bound.statement))
-        }
-        _ => None,
+    let mut latest: Option<(&Arc<Verdict>, &Arc<ClientStatement>)> = None;
+    messages.iter().filter_map(move |message| {
+        let judged = match message {
+            Message::Parse(Parsing {
+                verdict, statement, ..
+            }) => (verdict, statement),
+            Message::Bind(Binding {
+                bound: Some(bound), ..
+            })
+            | Message::Execute {
+                bound: Some(bound), ..
+            } => (&bound.verdict, &bound.statement),
+            _ => return None,
+        };
+        let is_another = latest.is_none_or(|(verdict, statement)| {
+            !Arc::ptr_eq(verdict, judged.0) || !Arc::ptr_eq(statement, judged.1)
+        });
+        latest = Some(judged);
+        is_another.then_some(judged)
     })
 }
 

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use super::acquire::Refusal;
 use super::held::{Held, sqlstate};
@@ -15,7 +15,7 @@ use super::last::{Last, Reason, ServedBy};
 use super::perform::{Cacheable, Work};
 use super::proxy::Counters;
 use super::run::{Block, Goodbye, Session};
-use crate::cache::entry::{Answer, Entry};
+use crate::cache::entry::Entry;
 use crate::cache::flight::{Outcome, Permit, Seat};
 use crate::cache::key::Key;
 use crate::cache::store::Inserted;
@@ -186,8 +186,7 @@ impl Session {
         if around.bind {
             out.extend_from_slice(backend::BIND_COMPLETE);
         }
-        out.extend_from_slice(&entry.answer.description);
-        out.extend_from_slice(&entry.answer.rows);
+        entry.answer.append_to(out);
         self.presence.answered_by(ServedBy::Cache);
         self.proxy.reasons.count(ServedBy::Cache, &reason);
         self.last = Last {
@@ -212,8 +211,8 @@ impl Session {
         self.ready_for_query();
     }
 
-    fn keep(&self, key: Key, entry: Entry) {
-        let cache = self.proxy.settings().cache;
+    fn keep(&self, key: Key, entry: Arc<Entry>) {
+        let cache = self.policy.cache;
         if entry.cost < cache.min_cost {
             return;
         }
@@ -235,11 +234,11 @@ impl Filling {
         self,
         session: &Session,
         held: &Held,
-        answered: Result<Answer, Option<Bytes>>,
+        answered: Result<BytesMut, Option<Bytes>>,
         asked_at: Instant,
     ) {
-        let answer = match answered {
-            Ok(answer) => answer,
+        let messages = match answered {
+            Ok(messages) => messages,
             Err(error) => {
                 let shared = error.filter(|frame| is_the_statements(sqlstate(frame)));
                 return self
@@ -247,21 +246,21 @@ impl Filling {
                     .finish(shared.map_or(Outcome::Abandoned, Outcome::Failed));
             }
         };
-        let entry = Entry {
-            answer,
+        let entry = Arc::new(Entry {
+            answer: session.proxy.store.answer(&messages),
             note: self.begun.note.clone(),
             node: Arc::clone(&held.address),
             asked_at,
             ttl: self.ttl,
             cost: asked_at.elapsed().max(Duration::from_nanos(1)),
-        };
+        });
         if !self.begun.in_flight && session.database.may_share(&self.begun.note) {
-            session.keep(self.key, entry.clone());
+            session.keep(self.key, Arc::clone(&entry));
         } else {
             Counters::count(&session.proxy.counters.lost_to_writes);
         }
         // Those who joined did so while the note was current: for them the answer is fresh enough.
-        self.permit.finish(Outcome::Answered(Arc::new(entry)));
+        self.permit.finish(Outcome::Answered(entry));
     }
 }
 

@@ -6,8 +6,10 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU8, Ordering};
+use std::task::{Context, Poll};
 
+use atomic_waker::AtomicWaker;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use rand::RngCore;
@@ -31,13 +33,34 @@ struct Shared {
     running: Mutex<Running>,
     /// A forwarded request is done.
     done: Notify,
+    /// Whether the session waits in the proxy, for a connection or for another's answer, and a request has come meanwhile.
+    waiting: AtomicU8,
+    waker: AtomicWaker,
 }
+
+impl Shared {
+    /// Ends what the session waits for in the proxy; false where it does not wait.
+    fn stop_waiting(&self) -> bool {
+        let waits = self
+            .waiting
+            .compare_exchange(WAITS, STOPPED, Ordering::SeqCst, Ordering::SeqCst);
+        if waits.is_ok() {
+            self.waker.wake();
+        }
+        waits.is_ok()
+    }
+}
+
+/// It does not wait.
+const BUSY: u8 = 0;
+/// It waits.
+const WAITS: u8 = 1;
+/// It waits, and a request has come.
+const STOPPED: u8 = 2;
 
 #[derive(Debug, Default)]
 struct Running {
     target: Option<CancelTarget>,
-    /// Set while the session waits for a connection or for another's answer; notified by a request.
-    waiting: Option<Arc<Notify>>,
     forwarding: usize,
 }
 
@@ -59,6 +82,8 @@ impl Cancels {
             secret: secret.into(),
             running: Mutex::default(),
             done: Notify::new(),
+            waiting: AtomicU8::new(BUSY),
+            waker: AtomicWaker::new(),
         });
         let mut slots = self.slots.lock();
         let process = loop {
@@ -84,9 +109,7 @@ impl Cancels {
         if !same(&shared.secret, secret) {
             return;
         }
-        if let Some(waiting) = &shared.running.lock().waiting {
-            waiting.notify_one();
-        }
+        shared.stop_waiting();
         if let Some(forwarding) = Forwarding::begin(&shared) {
             forwarding.end(pools).await;
         }
@@ -162,12 +185,18 @@ impl CancelSlot {
         }
     }
 
+    /// The session waits in the proxy for as long as this lives.
+    pub fn wait(&self) -> Waiting<'_> {
+        self.shared.waiting.store(WAITS, Ordering::SeqCst);
+        Waiting(&self.shared)
+    }
+
     /// Runs `work`, which waits in the proxy; `None` when a cancel request came meanwhile.
     pub async fn unless_cancelled<T>(&self, work: impl Future<Output = T>) -> Option<T> {
-        let waiting = Waiting::begin(&self.shared);
+        let waiting = self.wait();
         tokio::select! {
             biased;
-            () = waiting.stop.notified() => None,
+            () = std::future::poll_fn(|cx| waiting.poll_stopped(cx)) => None,
             done = work => Some(done),
         }
     }
@@ -180,22 +209,24 @@ impl Drop for CancelSlot {
 }
 
 /// While it lives, a request ends the session's waiting.
-struct Waiting<'a> {
-    shared: &'a Shared,
-    stop: Arc<Notify>,
-}
+#[derive(Debug)]
+pub struct Waiting<'a>(&'a Shared);
 
-impl<'a> Waiting<'a> {
-    fn begin(shared: &'a Shared) -> Self {
-        let stop = Arc::new(Notify::new());
-        shared.running.lock().waiting = Some(Arc::clone(&stop));
-        Self { shared, stop }
+impl Waiting<'_> {
+    /// Ready once a request has come.
+    pub fn poll_stopped(&self, cx: &Context<'_>) -> Poll<()> {
+        self.0.waker.register(cx.waker());
+        if self.0.waiting.load(Ordering::SeqCst) == STOPPED {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
     }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.shared.running.lock().waiting = None;
+        self.0.waiting.store(BUSY, Ordering::SeqCst);
     }
 }
 
@@ -246,6 +277,20 @@ mod tests {
         }
         cleared.await;
         assert!(slot.request().is_none(), "it is over");
+    }
+
+    #[test]
+    fn a_request_ends_a_wait_and_none_that_comes_later() {
+        let slot = Arc::new(Cancels::default()).slot(0);
+        let stopped =
+            |waiting: &Waiting<'_>| waiting.poll_stopped(&Context::from_waker(std::task::Waker::noop()));
+        assert!(!slot.shared.stop_waiting(), "it does not wait");
+        let waiting = slot.wait();
+        assert!(stopped(&waiting).is_pending());
+        assert!(slot.shared.stop_waiting());
+        assert!(stopped(&waiting).is_ready());
+        drop(waiting);
+        assert!(stopped(&slot.wait()).is_pending());
     }
 
     #[tokio::test]

@@ -5,9 +5,11 @@
 //! A connection at hand costs no wait, no wake and no room for either; the rest is boxed. A dropped choice leaves nothing behind.
 
 use std::sync::Arc;
+use std::task::{Poll, ready};
+use std::time::Instant;
 
-use super::acquire::{Refusal, bring_to, candidate, is_brought_to};
-use super::exchange::Until;
+use super::acquire::{Refusal, ask_admitted, bring_to, candidate, is_admitted, is_brought_to};
+use super::exchange::{AHEAD_BYTES_MAX, Until};
 use super::held::Held;
 use super::last::Reason;
 use super::perform::Work;
@@ -18,10 +20,25 @@ use crate::catalog::verdict::Verdict;
 use crate::cluster::NodeId;
 use crate::freshness::database::Begun;
 use crate::freshness::level::Level;
+use crate::pool::{Admitted, Entry, InLine, PoolError};
 use crate::route::{Because, Route, SessionFacts, route};
 
 /// So many connections in a row may turn out to be dead before a unit is given up.
 const DEAD_CONNECTIONS_MAX: u32 = 3;
+
+/// What came of borrowing a connection.
+enum Borrowed {
+    Held(Box<Held>),
+    Refused(PoolError),
+    Cancelled,
+}
+
+/// What a wait in a pool's line ended with.
+enum Waited {
+    Admitted(Admitted),
+    Refused(PoolError),
+    Cancelled,
+}
 
 /// Where a unit runs.
 pub(super) enum Chosen {
@@ -59,17 +76,10 @@ impl Session {
             Route::Replica(because) => {
                 let reason = Reason::Route(because);
                 match candidate(&self.proxy, begun) {
-                    Ok(node) => {
-                        if let Some(held) = self.place.replica_now(&self.proxy, node, begun)
-                            && is_brought_to(&held, self.id, &self.wanted)
-                        {
-                            return Ok(Chosen::Held(held, reason));
-                        }
-                        match Box::pin(self.await_replica(node, reason, begun)).await? {
-                            Ok(chosen) => return Ok(chosen),
-                            Err(reason) => reason,
-                        }
-                    }
+                    Ok(node) => match self.choose_replica(node, reason, begun).await? {
+                        Ok(chosen) => return Ok(chosen),
+                        Err(reason) => reason,
+                    },
                     Err(reason) => reason,
                 }
             }
@@ -77,15 +87,33 @@ impl Session {
         self.choose_primary(reason, work).await
     }
 
-    /// A replica that has to be waited for, or asked something first; else why the primary has to do it.
-    async fn await_replica(
+    /// A connection to this replica; else why the primary has to do it.
+    async fn choose_replica(
         &mut self,
         node: NodeId,
         reason: Reason,
         begun: &Begun,
     ) -> Result<Result<Chosen, Reason>, Goodbye> {
-        let (proxy, place) = (Arc::clone(&self.proxy), self.place.clone());
-        Ok(match self.waiting(place.replica(&proxy, node, begun)).await? {
+        let held = match self.borrow(node, true).await? {
+            Borrowed::Held(held) => held,
+            Borrowed::Cancelled => return Ok(Ok(Chosen::Refused(Refusal::cancelled()))),
+            Borrowed::Refused(_) => return Ok(Err(Reason::NoReplica)),
+        };
+        if is_admitted(&held, &self.proxy, begun) && is_brought_to(&held, self.id, &self.wanted) {
+            return Ok(Ok(Chosen::Held(held, reason)));
+        }
+        Box::pin(self.prepare_replica(held, reason, begun)).await
+    }
+
+    /// A replica that has to be asked something, or told the session's settings, first.
+    async fn prepare_replica(
+        &mut self,
+        held: Box<Held>,
+        reason: Reason,
+        begun: &Begun,
+    ) -> Result<Result<Chosen, Reason>, Goodbye> {
+        let proxy = Arc::clone(&self.proxy);
+        Ok(match self.waiting(ask_admitted(held, &proxy, begun)).await? {
             None => Ok(Chosen::Refused(Refusal::cancelled())),
             Some(Ok(held)) => match self.bring(held, reason).await {
                 // Nothing of the unit was sent yet: what this replica cannot do, the primary may.
@@ -105,21 +133,35 @@ impl Session {
         work: &Work<'_>,
     ) -> Result<Chosen, Goodbye> {
         let looks = self.drew.is_some() && sequences::asks(&work.verdicts);
-        if !looks
-            && let Some(held) = self.place.primary_now(&self.proxy)
-            && is_brought_to(&held, self.id, &self.wanted)
-        {
-            return Ok(Chosen::Held(held, reason));
+        let primary = self.proxy.cluster.primary();
+        let mut first = None;
+        if !looks && let Some(primary) = primary {
+            match self.borrow(primary, false).await? {
+                Borrowed::Held(held) if is_brought_to(&held, self.id, &self.wanted) => {
+                    return Ok(Chosen::Held(held, reason));
+                }
+                Borrowed::Held(held) => first = Some(held),
+                Borrowed::Cancelled => return Ok(Chosen::Refused(Refusal::cancelled())),
+                Borrowed::Refused(error) => return Ok(Chosen::Refused(error.into())),
+            }
         }
-        Box::pin(self.await_primary(reason, looks)).await
+        Box::pin(self.prepare_primary(first, reason, looks)).await
     }
 
-    /// The primary that has to be waited for; `looks`: preferably on the connection on which the session drew.
-    async fn await_primary(&mut self, reason: Reason, looks: bool) -> Result<Chosen, Goodbye> {
+    /// The primary where it has to be waited for, or told the session's settings, first. `looks`: preferably on the connection on
+    /// which the session drew.
+    async fn prepare_primary(
+        &mut self,
+        mut first: Option<Box<Held>>,
+        reason: Reason,
+        looks: bool,
+    ) -> Result<Chosen, Goodbye> {
         let (proxy, place) = (Arc::clone(&self.proxy), self.place.clone());
         let mut lost = 0;
         loop {
-            let leased = if looks {
+            let leased = if let Some(held) = first.take() {
+                Some(Ok(held))
+            } else if looks {
                 let drew_on = self.drew_on();
                 self.waiting(place.primary_where(&proxy, drew_on)).await?
             } else {
@@ -149,13 +191,81 @@ impl Session {
         }
     }
 
+    /// Borrows a connection to a node: one that is at hand, or that comes back when it is this session's turn.
+    async fn borrow(&mut self, node: NodeId, is_replica: bool) -> Result<Borrowed, Goodbye> {
+        // Who waits counts as outstanding.
+        let outstanding = self.proxy.cluster.track(node);
+        let mut deadline = None;
+        let admitted = match self.proxy.pools.enter(&self.place.key(node)) {
+            Ok(Entry::Admitted(admitted)) => Waited::Admitted(admitted),
+            Ok(Entry::Line(line)) => {
+                let until = *deadline.insert(self.lease_deadline());
+                self.in_line(line, until).await?
+            }
+            Err(error) => Waited::Refused(error),
+        };
+        let lease = match admitted {
+            Waited::Admitted(Admitted::Lease(lease)) => lease,
+            Waited::Admitted(Admitted::Vacancy(vacancy)) => {
+                let deadline = deadline.unwrap_or_else(|| self.lease_deadline());
+                match Box::pin(self.waiting(vacancy.fill(deadline.into()))).await? {
+                    Some(Ok(lease)) => lease,
+                    Some(Err(error)) => return Ok(Borrowed::Refused(error)),
+                    None => return Ok(Borrowed::Cancelled),
+                }
+            }
+            Waited::Refused(error) => return Ok(Borrowed::Refused(error)),
+            Waited::Cancelled => return Ok(Borrowed::Cancelled),
+        };
+        let address = self.proxy.node_name(node);
+        Ok(Borrowed::Held(Box::new(Held::new(
+            lease,
+            address,
+            is_replica,
+            outstanding,
+        ))))
+    }
+
+    fn lease_deadline(&self) -> Instant {
+        Instant::now() + self.policy.lease_wait
+    }
+
+    /// Waits in a pool's line, and watches the client meanwhile.
+    async fn in_line(&mut self, mut line: InLine, deadline: Instant) -> Result<Waited, Goodbye> {
+        self.presence.wait(true);
+        self.patience.set(deadline);
+        let input_max = self.unit_bytes + AHEAD_BYTES_MAX;
+        let (wire, patience, cancel) = (&mut self.wire, &mut self.patience, self.cancel.wait());
+        let waited = std::future::poll_fn(|cx| {
+            if let Poll::Ready(admitted) = line.poll(cx) {
+                return Poll::Ready(Ok(Waited::Admitted(admitted)));
+            }
+            if cancel.poll_stopped(cx).is_ready() {
+                return Poll::Ready(Ok(Waited::Cancelled));
+            }
+            if patience.poll(cx).is_ready() {
+                return Poll::Ready(Ok(Waited::Refused(PoolError::TimedOut)));
+            }
+            while !wire.gone && wire.input.len() < input_max {
+                ready!(wire.poll_read(cx));
+                if wire.gone {
+                    return Poll::Ready(Err(Goodbye));
+                }
+            }
+            Poll::Pending
+        })
+        .await;
+        self.presence.wait(false);
+        waited
+    }
+
     /// Runs something that waits, and watches the client meanwhile; `None` when a cancel request came.
     pub(super) async fn waiting<T>(&mut self, work: impl Future<Output = T>) -> Result<Option<T>, Goodbye> {
         let (wire, cancel) = (&mut self.wire, &self.cancel);
         self.presence.wait(true);
         let mut work = std::pin::pin!(cancel.unless_cancelled(work));
         loop {
-            let hear = !wire.gone && wire.input.len() < self.unit_bytes + super::exchange::AHEAD_BYTES_MAX;
+            let hear = !wire.gone && wire.input.len() < self.unit_bytes + AHEAD_BYTES_MAX;
             tokio::select! {
                 biased;
                 done = &mut work => {

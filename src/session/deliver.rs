@@ -31,6 +31,7 @@ impl Session {
         messages: &[Message],
     ) -> VecDeque<Option<Completion>> {
         let mut completes = VecDeque::new();
+        held.answers.reserve(messages.len() + 1);
         held.names.clear();
         held.describing.clear();
         held.refuses = held.status == Status::Failed;

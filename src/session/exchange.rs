@@ -15,7 +15,6 @@ use super::answers::{Sent, Verdict};
 use super::effects::Completion;
 use super::held::{Held, ServerLost, Turn, Unnamed, parameter, protocol, sqlstate};
 use super::run::Session;
-use crate::cache::entry::Answer;
 use crate::protocol::error;
 use crate::protocol::frame::{Frame, HEADER_BYTES};
 use crate::protocol::scanner::{Scanner, Step};
@@ -85,8 +84,7 @@ pub struct Broken {
 /// An answer while it streams.
 #[derive(Debug)]
 pub struct Capture {
-    description: BytesMut,
-    rows: BytesMut,
+    messages: BytesMut,
     bytes_max: usize,
     /// It ended with CommandComplete, within the limit, and nothing else came between.
     complete: bool,
@@ -97,20 +95,16 @@ impl Capture {
     /// Keeps at most so many bytes.
     pub fn new(bytes_max: usize) -> Self {
         Self {
-            description: BytesMut::new(),
-            rows: BytesMut::new(),
+            messages: BytesMut::new(),
             bytes_max,
             complete: false,
             spoilt: false,
         }
     }
 
-    /// The answer, if it is whole and may be kept.
-    pub fn answer(self) -> Option<Answer> {
-        (self.complete && !self.spoilt).then(|| Answer {
-            description: self.description.freeze(),
-            rows: self.rows.freeze(),
-        })
+    /// The answer's messages, if it is whole and may be kept.
+    pub fn answer(self) -> Option<BytesMut> {
+        (self.complete && !self.spoilt).then_some(self.messages)
     }
 
     fn take(&mut self, tag: u8, bytes: &[u8]) {
@@ -118,19 +112,18 @@ impl Capture {
             return;
         }
         match tag {
-            b'T' if self.description.is_empty() && self.rows.is_empty() => self.description.put_slice(bytes),
-            b'D' if !self.complete => self.rows.put_slice(bytes),
-            b'C' if !self.complete => {
-                self.rows.put_slice(bytes);
-                self.complete = true;
+            b'T' if self.messages.is_empty() => self.messages.put_slice(bytes),
+            b'D' | b'C' if !self.complete => {
+                self.messages.put_slice(bytes);
+                self.complete = tag == b'C';
             }
             b'1' | b'2' | b'3' | b'Z' => {}
             // A notice, an error, a second result: not what can be given again.
             _ => self.spoilt = true,
         }
-        if self.description.len() + self.rows.len() > self.bytes_max {
+        if self.messages.len() > self.bytes_max {
             self.spoilt = true;
-            self.rows = BytesMut::new();
+            self.messages = BytesMut::new();
         }
     }
 }
@@ -367,8 +360,7 @@ impl Session {
                 }
             }
             b'T' | b'n' if matches!(answered, Some(Sent::DescribeStatement | Sent::DescribePortal)) => {
-                let body = held_bytes(held, body);
-                held.note_told(&body);
+                held.note_told(super::told::shape(&held.lease.input[body]));
             }
             b'3' if answered == Some(Sent::CloseStatement) => self.statements.answered(),
             b'E' => {
@@ -495,10 +487,6 @@ impl CopyIn {
     }
 }
 
-fn held_bytes(held: &Held, range: Range<usize>) -> Bytes {
-    Bytes::copy_from_slice(&held.lease.input[range])
-}
-
 /// Errors of a replica that the primary would not have: a recovery conflict, a shutdown, an unlogged table, a read-only
 /// transaction.
 fn leads_to_the_primary(code: &[u8]) -> bool {
@@ -531,7 +519,7 @@ pub(super) fn news<'a>(
 mod tests {
     use super::*;
 
-    fn captured(messages: &[(u8, &[u8])], bytes_max: usize) -> Option<Answer> {
+    fn captured(messages: &[(u8, &[u8])], bytes_max: usize) -> Option<BytesMut> {
         let mut capture = Capture::new(bytes_max);
         for (tag, bytes) in messages {
             capture.take(*tag, bytes);
@@ -552,11 +540,7 @@ mod tests {
             ],
             99,
         );
-        let answer = whole.expect("whole");
-        assert_eq!(
-            (&answer.description[..], &answer.rows[..]),
-            (&b"t"[..], &b"dec"[..])
-        );
+        assert_eq!(whole.expect("whole"), &b"tdec"[..]);
         assert!(captured(&[(b'T', b"t"), (b'D', b"d")], 99).is_none(), "not ended");
         assert!(
             captured(&[(b'D', b"d"), (b'N', b"n"), (b'C', b"c")], 99).is_none(),

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 
 use super::own::Own;
 use super::run::Session;
@@ -16,6 +17,7 @@ use crate::catalog::verdict::Verdict;
 use crate::pool::PreparedStatement;
 use crate::protocol::frame::{self, Frame};
 use crate::protocol::frontend::{Bind, Execute, Malformed, Parse, Target};
+use crate::sql::statement::Kind;
 
 /// An extended query message, its names resolved.
 #[derive(Debug, Clone)]
@@ -102,8 +104,8 @@ pub struct Binding {
 /// Resolves names against the session and the batch itself.
 pub(super) struct Reader<'a> {
     session: &'a mut Session,
-    parsed: Vec<(Bytes, Option<Arc<ClientStatement>>)>,
-    bound: Vec<(Bytes, Portal)>,
+    parsed: SmallVec<[(Bytes, Option<Arc<ClientStatement>>); 1]>,
+    bound: SmallVec<[(Bytes, Portal); 1]>,
 }
 
 impl<'a> Reader<'a> {
@@ -111,8 +113,8 @@ impl<'a> Reader<'a> {
     pub(super) fn new(session: &'a mut Session) -> Self {
         Self {
             session,
-            parsed: Vec::new(),
-            bound: Vec::new(),
+            parsed: SmallVec::new(),
+            bound: SmallVec::new(),
         }
     }
 
@@ -175,6 +177,16 @@ impl<'a> Reader<'a> {
 
     fn parse(&mut self, body: &[u8], raw: Bytes) -> Result<Message, Malformed> {
         let parse = Parse::read(body)?;
+        if let Some((statement, verdict)) = self.made_before(&parse) {
+            self.parsed.push((Bytes::new(), Some(Arc::clone(&statement))));
+            return Ok(Message::Parse(Parsing {
+                name: Bytes::new(),
+                statement,
+                verdict,
+                duplicate: false,
+                raw,
+            }));
+        }
         let duplicate = !parse.name.is_empty() && self.statement(parse.name).is_some();
         // Kept for longer than the unit: its own bytes, not a part of all that came with it.
         let sql = Bytes::copy_from_slice(parse.sql);
@@ -211,6 +223,26 @@ impl<'a> Reader<'a> {
             duplicate,
             raw,
         }))
+    }
+
+    /// The unnamed statement, where this Parse makes the very same one: a driver that parses before each execution mostly does.
+    /// Not where it says how it is to be understood anew, by what it names or by what the client was told of it before.
+    fn made_before(&self, parse: &Parse<'_>) -> Option<(Arc<ClientStatement>, Arc<Verdict>)> {
+        if !parse.name.is_empty() {
+            return None;
+        }
+        let known = self.statement(b"")?;
+        let same = known.parsed.sql == parse.sql && known.types == parse.types && known.own.is_none();
+        if !same || !known.is_as_told(self.session.database.generation()) {
+            return None;
+        }
+        let verdict = self.session.verdict_of(&known);
+        let kind = verdict.single().map(|statement| &statement.kind);
+        let is_plain = matches!(
+            kind,
+            Some(Kind::Select | Kind::Insert | Kind::Update | Kind::Delete)
+        );
+        is_plain.then_some((known, verdict))
     }
 
     fn bind(&mut self, body: &[u8], raw: Bytes) -> Result<Message, Malformed> {

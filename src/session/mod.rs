@@ -20,6 +20,7 @@ pub mod held;
 pub mod last;
 pub mod login;
 pub mod message;
+mod names;
 pub mod own;
 pub mod perform;
 pub mod proxy;

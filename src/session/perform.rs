@@ -328,7 +328,7 @@ impl Session {
             asked_at: Instant::now(),
             until,
             completes,
-            capture: capture.then(|| Capture::new(self.proxy.settings().cache.entry_bytes_max)),
+            capture: capture.then(|| Capture::new(self.policy.cache.entry_bytes_max)),
             // What came before in a batch without a Sync would be lost.
             may_retry: held.status == Status::Idle
                 && !held.lease.dirty

@@ -196,7 +196,7 @@ impl Proxy {
         proxy
     }
 
-    /// The settings of now. They may be others the next time: a unit asks once for what must agree with itself.
+    /// The settings of now. They may be others the next time: a session asks once for each unit.
     pub fn settings(&self) -> Guard<Arc<SessionSettings>> {
         self.settings.load()
     }

@@ -108,7 +108,7 @@ impl Session {
         let message = Bytes::copy_from_slice(frame.bytes(&self.wire.input));
         let work = Work {
             verdicts: vec![Database::unread()],
-            level: self.proxy.settings().level,
+            level: self.policy.level,
             rule: None,
             cached: None,
             until: Until::Ready,
@@ -131,7 +131,7 @@ impl Session {
             statement,
         };
         let tables = || self.database.names_of(verdict);
-        self.proxy.settings().rules.find(&text, tables).cloned()
+        self.policy.rules.find(&text, tables).cloned()
     }
 
     /// The level of a read, with a notice for every hint that is not understood.
@@ -155,12 +155,12 @@ impl Session {
         }
         let ruled = || rule.and_then(|rule| rule.decision.level);
         let asked = hinted.or(self.asked.level).or_else(ruled);
-        asked.unwrap_or_else(|| self.proxy.settings().level)
+        asked.unwrap_or_else(|| self.policy.level)
     }
 
     /// Where the answer of a read may be cached, in the session as it is now, and for how long.
     pub(super) fn cacheable(&self, asking: &Asking<'_>, around: Around) -> Option<Cacheable> {
-        let (cache, verdict) = (self.proxy.settings().cache, asking.verdict);
+        let (cache, verdict) = (self.policy.cache, asking.verdict);
         let rule = asking.rule.map(|rule| rule.decision).unwrap_or_default();
         let by_default = || rule.cache.unwrap_or(verdict.aggregates || cache.all_reads);
         let hint = verdict.script.hints.cache;
@@ -260,7 +260,7 @@ impl Session {
             self.settings.begin();
         }
         self.settings_changed();
-        self.last = Last::own(self.proxy.settings().level);
+        self.last = Last::own(self.policy.level);
     }
 
     /// Answers one of the proxy's own statements to a simple query.

@@ -23,7 +23,7 @@ use super::held::{Held, ServerLost, Turn};
 use super::last::Last;
 use super::login::{self, Base};
 use super::own::Asked;
-use super::proxy::{Counters, Proxy};
+use super::proxy::{Counters, Proxy, SessionSettings};
 use super::registry::{self, Who};
 use super::settings::{Settings, Values};
 use super::statements::{ClientStatement, Statements};
@@ -80,6 +80,8 @@ pub enum Block {
 pub struct Session {
     pub(super) id: u64,
     pub(super) proxy: Arc<Proxy>,
+    /// The proxy's settings, as they were when the unit in work was taken up.
+    pub(super) policy: Arc<SessionSettings>,
     pub(super) place: Place,
     pub(super) presence: registry::Place,
     pub(super) database: Arc<Database>,
@@ -114,6 +116,8 @@ pub struct Session {
     pub(super) completed: Vec<(Completion, Bytes)>,
     /// For a replica that says nothing.
     pub(super) alarm: Alarm,
+    /// For a pool that has no connection.
+    pub(super) patience: Alarm,
     /// When the unit in work was taken up.
     pub(super) unit_began: Instant,
     /// Bytes at the head of the client's input that belong to the unit in work.
@@ -161,6 +165,7 @@ impl Session {
         });
         Self {
             id: proxy.sessions.fetch_add(1, Ordering::Relaxed) + 1,
+            policy: Arc::clone(&proxy.settings()),
             place: Place {
                 user: client.user,
                 database: client.database,
@@ -188,6 +193,7 @@ impl Session {
             failed_before: false,
             completed: Vec::new(),
             alarm: Alarm::default(),
+            patience: Alarm::default(),
             unit_began: Instant::now(),
             unit_bytes: 0,
             base,
@@ -264,7 +270,8 @@ impl Session {
     /// Serves every whole unit that has arrived.
     async fn serve_input(&mut self) -> Result<(), Goodbye> {
         loop {
-            let unit = match unit::next(&self.wire.input, self.proxy.settings().unit_limits) {
+            self.renew_policy();
+            let unit = match unit::next(&self.wire.input, self.policy.unit_limits) {
                 Ok(Some(unit)) => unit,
                 Ok(None) => return Ok(()),
                 Err(error) => return Err(self.refuse(error)),
@@ -290,6 +297,13 @@ impl Session {
             if self.wire.out.len() > OUT_BYTES_MAX {
                 self.wire.flush().await;
             }
+        }
+    }
+
+    fn renew_policy(&mut self) {
+        let latest = self.proxy.settings();
+        if !Arc::ptr_eq(&latest, &self.policy) {
+            self.policy = Arc::clone(&latest);
         }
     }
 

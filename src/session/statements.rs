@@ -4,13 +4,13 @@
 //! what a server would have: a Parse or Close that an error skipped left no trace. What a server connection has prepared is the
 //! pool's knowledge, not this map's.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use foldhash::fast::RandomState;
 use parking_lot::Mutex;
 
+use super::names::Names;
 use super::own::Own;
 use super::told::Told;
 use crate::catalog::remembered::Remembered;
@@ -64,41 +64,42 @@ struct Change {
 /// All of one session.
 #[derive(Debug, Default)]
 pub struct Statements {
-    named: HashMap<Bytes, Arc<ClientStatement>, RandomState>,
-    portals: HashMap<Bytes, Portal, RandomState>,
+    parsed: Names<Arc<ClientStatement>>,
+    portals: Names<Portal>,
     unanswered: VecDeque<Change>,
-    parsed: Serial,
+    serial: Serial,
     newest: Serial,
 }
 
 impl Statements {
     /// The statement of this name, changes not yet answered included.
     pub fn find(&self, name: &[u8]) -> Option<&Arc<ClientStatement>> {
-        self.named.get(name)
+        self.parsed.get(name)
     }
 
     /// A serial for the next Parse.
     pub fn next_serial(&mut self) -> Serial {
-        self.parsed += 1;
-        self.parsed
+        self.serial += 1;
+        self.serial
     }
 
     /// Parse was sent.
     pub fn parse(&mut self, name: Bytes, statement: Arc<ClientStatement>) {
-        self.newest = statement.serial;
-        let before = self.named.insert(name.clone(), statement);
+        // One that is parsed again has its old serial.
+        self.newest = self.newest.max(statement.serial);
+        let before = self.parsed.insert(name.clone(), statement);
         self.unanswered.push_back(Change { name, before });
     }
 
     /// Parse was sent for a name that is in use: it will fail.
     pub fn parse_again(&mut self, name: Bytes) {
-        let before = self.named.get(&name).cloned();
+        let before = self.parsed.get(&name).cloned();
         self.unanswered.push_back(Change { name, before });
     }
 
     /// Close of a statement was sent.
     pub fn close(&mut self, name: Bytes) {
-        let before = self.named.remove(&name);
+        let before = self.parsed.remove(&name);
         self.unanswered.push_back(Change { name, before });
     }
 
@@ -116,8 +117,8 @@ impl Statements {
     pub fn undo(&mut self) {
         while let Some(change) = self.unanswered.pop_back() {
             match change.before {
-                Some(before) => drop(self.named.insert(change.name, before)),
-                None => drop(self.named.remove(&change.name)),
+                Some(before) => drop(self.parsed.insert(change.name, before)),
+                None => drop(self.parsed.remove(&change.name)),
             }
         }
     }
@@ -131,7 +132,7 @@ impl Statements {
         self.undo();
         if unnamed {
             // The server drops the old one first.
-            self.named.remove(&b""[..]);
+            self.parsed.remove(b"");
         }
     }
 
@@ -143,14 +144,13 @@ impl Statements {
     /// DEALLOCATE ALL, or DISCARD ALL, sent when this one was the newest; those that a pipeline parsed behind it stay, and so does
     /// the one without a name.
     pub fn forget_up_to(&mut self, newest: Serial) {
-        self.named
-            .retain(|name, statement| name.is_empty() || statement.serial > newest);
+        self.parsed.retain_named(|statement| statement.serial > newest);
     }
 
     /// A simple query drops the unnamed statement.
     pub fn drop_unnamed(&mut self) {
-        self.named.remove(&b""[..]);
-        self.portals.remove(&b""[..]);
+        self.parsed.remove(b"");
+        self.portals.remove(b"");
     }
 
     /// Bind was sent.
@@ -171,22 +171,24 @@ impl Statements {
 
     /// How many statements there are.
     pub fn len(&self) -> usize {
-        self.named.len()
+        self.parsed.len()
     }
 
     /// True when there are none.
     pub fn is_empty(&self) -> bool {
-        self.named.is_empty()
+        self.len() == 0
     }
 }
 
 /// Words that, bound to a date or time, read the clock.
 pub(super) fn mentions_clock(values: &[u8]) -> bool {
     const WORDS: [&[u8]; 4] = [b"now", b"today", b"tomorrow", b"yesterday"];
-    WORDS.iter().any(|word| {
-        values
-            .windows(word.len())
-            .any(|window| window.eq_ignore_ascii_case(word))
+    (0..values.len()).any(|at| {
+        let begins = |word: &&[u8]| {
+            let here = values.get(at..at + word.len());
+            here.is_some_and(|here| here.eq_ignore_ascii_case(word))
+        };
+        matches!(values[at] | 0x20, b'n' | b't' | b'y') && WORDS.iter().any(begins)
     })
 }
 

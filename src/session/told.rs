@@ -38,7 +38,7 @@ pub struct Told {
 pub fn shape(body: &[u8]) -> u64 {
     let mut hasher = FixedState::default().build_hasher();
     let mut rest = body.get(2..).unwrap_or_default();
-    while let Some(end) = rest.iter().position(|byte| *byte == 0) {
+    while let Some(end) = memchr::memchr(0, rest) {
         let column = rest.get(end + 1..end + 1 + COLUMN_BYTES).unwrap_or_default();
         rest[..end].hash(&mut hasher);
         column.get(TYPE_BYTES).unwrap_or_default().hash(&mut hasher);
@@ -55,13 +55,10 @@ impl ClientStatement {
 }
 
 impl Held {
-    /// The server has described a statement, or a portal of it, to the client.
-    pub(super) fn note_told(&mut self, body: &[u8]) {
+    /// The server has described a statement, or a portal of it, to the client: columns of this shape.
+    pub(super) fn note_told(&mut self, shape: u64) {
         if let Some(Some((statement, generation))) = self.describing.pop_front() {
-            *statement.told.lock() = Some(Told {
-                generation,
-                shape: shape(body),
-            });
+            *statement.told.lock() = Some(Told { generation, shape });
         }
     }
 }

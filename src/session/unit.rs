@@ -5,6 +5,9 @@
 
 use crate::protocol::frame::{self, Frame, FrameError};
 
+/// Most batches have no more messages: Parse, Bind, Describe, Execute, Sync.
+const BATCH_MESSAGES: usize = 5;
+
 /// Limits of what a logged-in client may send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -85,7 +88,12 @@ pub fn next(buffer: &[u8], limits: Limits) -> Result<Option<Unit>, UnitError> {
             b'F' => return Ok(Some(Unit::Function(frame))),
             b'X' => return Ok(Some(Unit::Terminate)),
             b'd' | b'c' | b'f' => return Ok(Some(Unit::Stray(frame))),
-            _ => batch.push(frame),
+            _ => {
+                if batch.is_empty() {
+                    batch.reserve(BATCH_MESSAGES);
+                }
+                batch.push(frame);
+            }
         }
         match frame.tag {
             b'S' => return Ok(Some(Unit::Batch(batch, End::Sync))),

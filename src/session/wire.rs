@@ -15,10 +15,8 @@ use tokio_util::io::poll_read_buf;
 
 use super::stream::ClientStream;
 
-/// Bytes read at once where nothing is waiting yet.
-const FIRST_READ_BYTES: usize = 8 * 1024;
-/// Bytes read at once after that.
-const READ_BYTES: usize = 16 * 1024;
+/// Bytes read at once, at least.
+const READ_BYTES: usize = 8 * 1024;
 /// Bytes that a buffer keeps while the client idles.
 const IDLE_BYTES_MAX: usize = 1024;
 /// A buffer that has grown beyond this is given up when it is empty.
@@ -90,20 +88,17 @@ impl Wire {
 
     /// As `read`.
     pub fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.input.is_empty() {
-            // A request is small: read where no memory is taken for it, and keep as much as came.
-            let mut space = [const { MaybeUninit::uninit() }; FIRST_READ_BYTES];
-            let mut space = ReadBuf::uninit(&mut space);
-            let read = ready!(Pin::new(&mut self.stream).poll_read(cx, &mut space));
-            self.gone |= read.is_err() || space.filled().is_empty();
-            self.input.extend_from_slice(space.filled());
+        if self.input.capacity() - self.input.len() >= READ_BYTES {
+            let read = ready!(poll_read_buf(Pin::new(&mut self.stream), cx, &mut self.input));
+            self.gone |= !matches!(read, Ok(read) if read > 0);
             return Poll::Ready(());
         }
-        if self.input.capacity() - self.input.len() < READ_BYTES / 4 {
-            self.input.reserve(READ_BYTES);
-        }
-        let read = ready!(poll_read_buf(Pin::new(&mut self.stream), cx, &mut self.input));
-        self.gone |= !matches!(read, Ok(read) if read > 0);
+        // Mostly little comes, or nothing: read where no memory is taken for it, and keep as much as came.
+        let mut space = [const { MaybeUninit::uninit() }; READ_BYTES];
+        let mut space = ReadBuf::uninit(&mut space);
+        let read = ready!(Pin::new(&mut self.stream).poll_read(cx, &mut space));
+        self.gone |= read.is_err() || space.filled().is_empty();
+        self.input.extend_from_slice(space.filled());
         Poll::Ready(())
     }
 

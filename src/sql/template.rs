@@ -11,65 +11,101 @@ const FIRST_WORDS: [&str; 6] = ["select", "insert", "update", "delete", "values"
 /// Longer literals stay: looking at them costs as much as keeping them.
 const STRING_BYTES_MAX: usize = 256;
 
+/// What a byte may begin, or be inside of.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Class {
+    /// White space and operators: nothing to look at.
+    Plain,
+    /// An identifier's; every byte of a character outside ASCII is one.
+    Word,
+    Digit,
+    /// What is looked at where it stands.
+    Marked,
+}
+
+const CLASSES: [Class; 256] = classes();
+
+const fn classes() -> [Class; 256] {
+    let mut classes = [Class::Plain; 256];
+    let mut byte = u8::MAX;
+    loop {
+        classes[byte as usize] = match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'_' | 0x80.. => Class::Word,
+            b'0'..=b'9' => Class::Digit,
+            b'\'' | b'"' | b'$' | b'-' | b'/' | b';' | b'.' => Class::Marked,
+            _ => Class::Plain,
+        };
+        if byte == 0 {
+            return classes;
+        }
+        byte -= 1;
+    }
+}
+
+/// What goes on with a word that has begun.
+const WITHIN_WORD: [bool; 256] = {
+    let (mut within, mut byte) = ([false; 256], 0);
+    while byte < 256 {
+        within[byte] = matches!(CLASSES[byte], Class::Word | Class::Digit) || byte == b'$' as usize;
+        byte += 1;
+    }
+    within
+};
+
+fn class(byte: u8) -> Class {
+    CLASSES[usize::from(byte)]
+}
+
 /// The template of a text, or `None` where it has none of its own.
 pub fn template(sql: &[u8]) -> Option<Vec<u8>> {
     let sql = sql.trim_ascii_start();
     if !FIRST_WORDS.iter().any(|word| begins_with(sql, word)) {
         return None;
     }
-    if !has_literal(sql) {
+    // Bytes `from..at` are to stay; nothing is copied before the first literal.
+    let (mut out, mut from, mut at) = (Vec::new(), 0, 0);
+    let mut take = |before: &[u8], left: &[u8]| {
+        if out.is_empty() {
+            out.reserve(sql.len());
+        }
+        out.extend_from_slice(before);
+        out.extend_from_slice(left);
+    };
+    while let Some(&byte) = sql.get(at) {
+        at = match class(byte) {
+            Class::Plain => at + 1,
+            Class::Word => word(sql, at)?,
+            Class::Digit => {
+                take(&sql[from..at], b"0");
+                from = number(sql, at)?;
+                from
+            }
+            Class::Marked => match byte {
+                b'\'' => {
+                    let end = closing(sql, at, b'\'')?;
+                    if is_plain(&sql[at + 1..end - 1]) {
+                        take(&sql[from..at], b"''");
+                        from = end;
+                    }
+                    end
+                }
+                b'"' => closing(sql, at, b'"')?,
+                b'$' => parameter(sql, at)?,
+                b'-' if sql.get(at + 1) == Some(&b'-') => return None,
+                b'/' if sql.get(at + 1) == Some(&b'*') => return None,
+                // Another statement may be one whose literals are facts.
+                b';' if !sql[at + 1..].trim_ascii().is_empty() => return None,
+                // A point before a digit begins a number, or ends one that was not read here.
+                b'.' if sql.get(at + 1).is_some_and(u8::is_ascii_digit) => return None,
+                _ => at + 1,
+            },
+        };
+    }
+    if out.is_empty() {
         return None;
     }
-    let mut out = Vec::with_capacity(sql.len());
-    let mut at = 0;
-    let mut taken = false;
-    while let Some(&byte) = sql.get(at) {
-        let end = match byte {
-            b'0'..=b'9' => {
-                at = number(sql, at)?;
-                out.push(b'0');
-                taken = true;
-                continue;
-            }
-            b'\'' => {
-                let end = closing(sql, at, b'\'')?;
-                if is_plain(&sql[at + 1..end - 1]) {
-                    out.extend_from_slice(b"''");
-                    at = end;
-                    taken = true;
-                    continue;
-                }
-                end
-            }
-            b'"' => closing(sql, at, b'"')?,
-            b'$' => parameter(sql, at)?,
-            b'-' if sql.get(at + 1) == Some(&b'-') => return None,
-            b'/' if sql.get(at + 1) == Some(&b'*') => return None,
-            // Another statement may be one whose literals are facts.
-            b';' if !sql[at + 1..].trim_ascii().is_empty() => return None,
-            // A point before a digit begins a number, or ends one that was not read here.
-            b'.' if sql.get(at + 1).is_some_and(u8::is_ascii_digit) => return None,
-            _ if is_word(byte) => word(sql, at)?,
-            _ => at + 1,
-        };
-        out.extend_from_slice(&sql[at..end]);
-        at = end;
-    }
-    taken.then_some(out)
-}
-
-/// Is there anything that may be a plain literal? A prepared statement mostly has none.
-fn has_literal(sql: &[u8]) -> bool {
-    let mut before = b' ';
-    for &byte in sql {
-        let begins_number =
-            byte.is_ascii_digit() && !before.is_ascii_digit() && !is_word(before) && before != b'$';
-        if byte == b'\'' || begins_number {
-            return true;
-        }
-        before = byte;
-    }
-    false
+    out.extend_from_slice(&sql[from..]);
+    Some(out)
 }
 
 fn begins_with(sql: &[u8], word: &str) -> bool {
@@ -81,15 +117,14 @@ fn begins_with(sql: &[u8], word: &str) -> bool {
             .is_some_and(|next| !is_word(*next) && !next.is_ascii_digit())
 }
 
-/// An identifier's byte; every byte of a character outside ASCII is one.
 fn is_word(byte: u8) -> bool {
-    byte.is_ascii_alphabetic() || byte == b'_' || byte >= 0x80
+    class(byte) == Class::Word
 }
 
 /// The end of the word at `at`; `None` where a quote follows at once, which gives the string another meaning.
 fn word(sql: &[u8], at: usize) -> Option<usize> {
-    let inside = |byte: &u8| is_word(*byte) || byte.is_ascii_digit() || *byte == b'$';
-    let end = at + sql[at..].iter().take_while(|byte| inside(byte)).count();
+    let length = sql[at..].iter().position(|byte| !WITHIN_WORD[usize::from(*byte)]);
+    let end = length.map_or(sql.len(), |length| at + length);
     match sql.get(end) {
         Some(b'\'' | b'"') => None,
         Some(b'&') if matches!(&sql[at..end], b"u" | b"U") => None,

@@ -5,6 +5,7 @@
 
 #![cfg(target_os = "linux")]
 
+mod budget;
 mod program;
 mod slow;
 mod unauthenticated;

@@ -93,7 +93,7 @@ impl Slow {
     }
 }
 
-async fn cluster() -> ThrowAwayCluster {
+pub async fn cluster() -> ThrowAwayCluster {
     let options = Options {
         replicas: 0,
         label: "hostile-".to_owned(),
@@ -106,12 +106,13 @@ async fn cluster() -> ThrowAwayCluster {
     cluster
 }
 
-async fn serve(cluster: &ThrowAwayCluster) -> Program {
+pub async fn serve(cluster: &ThrowAwayCluster, more: &[&str]) -> Program {
     let node = cluster.address(0).to_string();
-    Program::serve(&["--auth", "trust", "--control-user", SUPERUSER, "--node", &node]).await
+    let arguments = ["--auth", "trust", "--control-user", SUPERUSER, "--node", &node];
+    Program::serve(&[&arguments, more].concat()).await
 }
 
-async fn client(program: &Program, drivers: &mut JoinSet<()>) -> Client {
+pub async fn client(program: &Program, drivers: &mut JoinSet<()>) -> Client {
     let mut config = tokio_postgres::Config::new();
     config.host("127.0.0.1").port(program.address.port());
     config.user(SUPERUSER).dbname("postgres");
@@ -146,7 +147,7 @@ async fn others_are_served(client: &Client) {
 #[tokio::test]
 async fn large_answers_that_nobody_reads_stay_with_the_server() {
     let cluster = cluster().await;
-    let program = serve(&cluster).await;
+    let program = serve(&cluster, &[]).await;
     let mut drivers = JoinSet::new();
     let other = client(&program, &mut drivers).await;
     others_are_served(&other).await;

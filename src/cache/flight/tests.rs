@@ -4,10 +4,10 @@
 
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
+use bytes::BytesMut;
 
 use super::*;
-use crate::cache::entry::Answer;
+use crate::cache::answer::Room;
 use crate::cache::key::{Form, Request};
 use crate::freshness::clocks::{Clocks, Scope};
 
@@ -24,10 +24,7 @@ fn key() -> Key {
 
 fn answer(clocks: &Clocks) -> Outcome {
     Outcome::Answered(Arc::new(Entry {
-        answer: Answer {
-            description: Bytes::new(),
-            rows: Bytes::from_static(b"rows"),
-        },
+        answer: Room::new(0).answer(b"rows"),
         note: clocks.note(&[1]),
         node: "db1:5432".into(),
         asked_at: Instant::now(),
@@ -56,7 +53,9 @@ async fn one_leads_and_all_others_get_its_answer() {
     let Outcome::Answered(entry) = waiter.outcome().await else {
         panic!("an answer")
     };
-    assert_eq!(entry.answer.rows, &b"rows"[..]);
+    let mut out = BytesMut::new();
+    entry.answer.append_to(&mut out);
+    assert_eq!(out, &b"rows"[..]);
     assert!(flights.is_empty());
     assert!(
         matches!(seat(&flights, &clocks), Seat::Lead(_)),

@@ -4,11 +4,9 @@
 
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::*;
-use crate::cache::entry::Answer;
 use crate::cache::key::{Form, Identity, Request};
 use crate::freshness::clocks::Clocks;
 
@@ -34,18 +32,15 @@ fn key_in(database: &str, number: u32) -> Key {
     })
 }
 
-fn entry(tables: &[Oid], bytes: usize) -> Entry {
-    Entry {
-        answer: Answer {
-            description: Bytes::new(),
-            rows: Bytes::from(vec![0; bytes]),
-        },
+fn entry(tables: &[Oid], bytes: usize) -> Arc<Entry> {
+    Arc::new(Entry {
+        answer: Room::new(0).answer(&vec![0; bytes]),
         note: Clocks::new(1, 0).note(tables),
         node: "db1:5432".into(),
         asked_at: Instant::now(),
         ttl: Duration::from_secs(300),
         cost: Duration::ZERO,
-    }
+    })
 }
 
 fn store(bytes_max: usize, entries_max: usize) -> Store {
