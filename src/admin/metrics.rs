@@ -308,6 +308,11 @@ fn cache(out: &mut Exposition, proxy: &Proxy) {
             &counters.lost_to_writes,
         ),
         (
+            "pgladder_read_index_total",
+            "Strict reads that asked how far the primary had written.",
+            &counters.read_index,
+        ),
+        (
             "pgladder_retried_total",
             "Reads that a replica refused or dropped, and the primary answered.",
             &counters.retried,
@@ -321,6 +326,8 @@ fn cache(out: &mut Exposition, proxy: &Proxy) {
     for (name, help, counter) in counted {
         out.single(name, "counter", help, counter.load(Ordering::Relaxed));
     }
+    let probes = "Questions to the primary how far it has written, each of which serves all who wait.";
+    out.single("pgladder_probes_total", "counter", probes, proxy.cluster.probes());
 }
 
 fn clients(out: &mut Exposition, proxy: &Proxy) {

@@ -192,7 +192,7 @@ fn pools(proxy: &Proxy) -> Vec<Row> {
 }
 
 /// The counters by name, in the order in which they are shown.
-fn counters(counters: &Counters) -> [(&'static str, &AtomicU64); 9] {
+fn counters(counters: &Counters) -> [(&'static str, &AtomicU64); 10] {
     [
         ("clients", &counters.clients),
         ("logins", &counters.logins),
@@ -202,6 +202,7 @@ fn counters(counters: &Counters) -> [(&'static str, &AtomicU64); 9] {
         ("stored", &counters.stored),
         ("lost_to_writes", &counters.lost_to_writes),
         ("stream_late", &counters.stream_late),
+        ("read_index", &counters.read_index),
         ("retried", &counters.retried),
     ]
 }
@@ -209,6 +210,7 @@ fn counters(counters: &Counters) -> [(&'static str, &AtomicU64); 9] {
 fn stats(proxy: &Proxy) -> Vec<Row> {
     let counters = counters(&proxy.counters).into_iter();
     let counters = counters.map(|(name, counter)| vec![text(name), text(counter.load(Ordering::Relaxed))]);
+    let probes = std::iter::once(vec![text("probes"), text(proxy.cluster.probes())]);
     let units = [
         ("replica_units", ServedBy::Replica),
         ("primary_units", ServedBy::Primary),
@@ -216,7 +218,7 @@ fn stats(proxy: &Proxy) -> Vec<Row> {
     let units = units.map(|(name, by)| vec![text(name), text(proxy.reasons.answered_by(by))]);
     let reasons = proxy.reasons.counted().into_iter();
     let reasons = reasons.map(|(by, reason, count)| vec![text(format!("{by}: {reason}")), text(count)]);
-    counters.chain(units).chain(reasons).collect()
+    counters.chain(probes).chain(units).chain(reasons).collect()
 }
 
 fn databases(proxy: &Proxy) -> Vec<Row> {

@@ -11,7 +11,8 @@ use super::{
     settings::LagLimit,
     view::{NotUsable, Role, Sample},
 };
-use std::time::Duration;
+use crate::protocol::lsn::Lsn;
+use std::time::{Duration, Instant};
 
 /// A primary that took part in a conflict still counts in it for this many failed polls: a node that we merely cannot reach has
 /// not yielded, but one that is gone for good must not forbid writes for ever.
@@ -153,6 +154,11 @@ impl Board {
         self.judge(None)
     }
 
+    /// The era, and a position of its primary that lies behind everything written there before that moment.
+    pub fn written_as_of(&self, at: Instant) -> Option<(u64, Lsn)> {
+        Some((self.era, self.history.written_as_of(at)?))
+    }
+
     /// The judgement; `fresh` is the node whose answer is new, so that each sample counts once towards its lag gate.
     pub fn judge(&mut self, fresh: Option<NodeId>) -> Decision {
         if self.system_identifier.is_none() {
@@ -163,8 +169,8 @@ impl Board {
         if let Some((id, observation)) = &primary
             && fresh == Some(*id)
         {
-            self.history
-                .note(observation.sample.sent_at, observation.sample.lsn);
+            let sample = &observation.sample;
+            self.history.note(sample.sent_at, sample.lsn, sample.written);
         }
         let primary = primary.map(|(id, _)| id);
         let nodes = (0u16..).map(NodeId).take(self.seen.len());

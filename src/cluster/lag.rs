@@ -14,41 +14,57 @@ use std::{
 /// Distinct positions of the primary that are remembered.
 const HISTORY_MAX: usize = 4096;
 
-/// The primary's flush positions, each with the last moment at which it was asked for and still found there.
+/// The primary's flush positions.
 #[derive(Debug, Default)]
-pub(super) struct History(VecDeque<(Instant, Lsn)>);
+pub(super) struct History(VecDeque<Found>);
+
+#[derive(Debug)]
+struct Found {
+    /// The last moment at which it was asked for and still found there.
+    at: Instant,
+    flushed: Lsn,
+    /// What was written by then, flushed or not.
+    written: Lsn,
+}
 
 impl History {
     pub(super) fn clear(&mut self) {
         self.0.clear();
     }
 
-    pub(super) fn note(&mut self, at: Instant, lsn: Lsn) {
+    pub(super) fn note(&mut self, at: Instant, flushed: Lsn, written: Lsn) {
+        let found = Found { at, flushed, written };
         match self.0.back_mut() {
-            Some(last) if last.1 == lsn => last.0 = at,
-            Some(last) if last.1 > lsn => {}
+            Some(last) if last.flushed == flushed => *last = found,
+            Some(last) if last.flushed > flushed => {}
             _ => {
                 if self.0.len() == HISTORY_MAX {
                     self.0.pop_front();
                 }
-                self.0.push_back((at, lsn));
+                self.0.push_back(found);
             }
         }
+    }
+
+    /// A position that lies behind everything written before that moment, the lowest that is known.
+    pub(super) fn written_as_of(&self, at: Instant) -> Option<Lsn> {
+        let earlier = self.0.partition_point(|found| found.at < at);
+        self.0.get(earlier).map(|found| found.written)
     }
 
     /// Lag of a replica that has replayed `replayed`, seen at `at`. `age` is what the replica says of its last replayed commit;
     /// it counts only where the history does not reach back far enough.
     pub(super) fn lag(&self, at: Instant, replayed: Lsn, age: Option<Duration>) -> Option<(u64, Duration)> {
         let newest = self.0.back()?;
-        let bytes = newest.1.0.saturating_sub(replayed.0);
+        let bytes = newest.flushed.0.saturating_sub(replayed.0);
         if bytes == 0 {
             return Some((0, Duration::ZERO));
         }
-        let passed = self.0.partition_point(|(_, lsn)| *lsn <= replayed);
+        let passed = self.0.partition_point(|found| found.flushed <= replayed);
         let time = match passed.checked_sub(1).and_then(|index| self.0.get(index)) {
-            Some((known, _)) => at.saturating_duration_since(*known),
+            Some(found) => at.saturating_duration_since(found.at),
             None => at
-                .saturating_duration_since(self.0.front().map_or(at, |first| first.0))
+                .saturating_duration_since(self.0.front().map_or(at, |first| first.at))
                 .max(age.unwrap_or_default()),
         };
         Some((bytes, time))
@@ -100,7 +116,7 @@ mod tests {
         let mut history = History::default();
         assert_eq!(history.lag(at(0), Lsn(5), None), None);
         for (ms, lsn) in [(0, 100), (100, 100), (200, 150), (300, 180)] {
-            history.note(at(ms), Lsn(lsn));
+            history.note(at(ms), Lsn(lsn), Lsn(lsn));
         }
         // (replayed, the replica's own word in ms, bytes, lag in ms seen at 400)
         for (replayed, age, bytes, lag) in [
@@ -124,10 +140,31 @@ mod tests {
     }
 
     #[test]
+    fn what_was_written_as_of_a_moment_is_what_the_next_poll_found() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut history = History::default();
+        assert_eq!(history.written_as_of(at(0)), None);
+        // The second poll finds nothing flushed and more written, the third comes out of order.
+        for (ms, flushed, written) in [(0, 100, 100), (100, 100, 130), (90, 90, 95), (200, 150, 150)] {
+            history.note(at(ms), Lsn(flushed), Lsn(written));
+        }
+        for (ms, written) in [
+            (0, Some(130)),
+            (100, Some(130)),
+            (101, Some(150)),
+            (200, Some(150)),
+            (201, None),
+        ] {
+            assert_eq!(history.written_as_of(at(ms)), written.map(Lsn), "{ms}");
+        }
+    }
+
+    #[test]
     fn a_history_is_bounded() {
         let mut history = History::default();
         for lsn in 0..10_000 {
-            history.note(Instant::now(), Lsn(lsn));
+            history.note(Instant::now(), Lsn(lsn), Lsn(lsn));
         }
         assert_eq!(history.0.len(), HISTORY_MAX);
     }

@@ -15,11 +15,15 @@ use std::{
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 /// Pause before a failed probe is tried again, unless the view changes first.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
+
+/// From one probe to the next. Who comes meanwhile shares that one: many readers that must know the position cost hundreds of
+/// probes a second, not thousands.
+const PROBE_INTERVAL: Duration = Duration::from_millis(2);
 
 /// A transactional message: its commit record flushes all WAL before it, and replicas replay past it.
 const EMIT: &str = "SELECT pg_catalog.pg_logical_emit_message(true, 'pgladder', '')";
@@ -33,11 +37,13 @@ struct Known {
 
 pub(super) async fn run(shared: Arc<Shared>, stop: CancellationToken) {
     let mut known = None;
+    let mut due = Instant::now();
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
-            () = shared.wanted.notified() => {}
+            () = wanted(&shared, due) => {}
         }
+        due = Instant::now() + PROBE_INTERVAL;
         let served = tokio::select! {
             biased;
             () = stop.cancelled() => return,
@@ -55,6 +61,12 @@ pub(super) async fn run(shared: Arc<Shared>, stop: CancellationToken) {
             () = sleep(RETRY_PAUSE) => {}
         }
     }
+}
+
+/// Waits for a request, and for the time of the next probe.
+async fn wanted(shared: &Shared, due: Instant) {
+    shared.wanted.notified().await;
+    sleep_until(due).await;
 }
 
 /// Whether a position was published.
@@ -94,6 +106,7 @@ async fn probe(
         Some(known) => known,
         None => known.insert(connect_in(shared, primary, era).await?),
     };
+    shared.probes.fetch_add(1, Ordering::Relaxed);
     let covers = shared.ticks.now();
     let answer = ask(shared, primary, control).await?;
     if answer.observation.sample.lsn < answer.insert {

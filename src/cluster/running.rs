@@ -34,6 +34,7 @@ pub(super) struct Shared {
     pub view: ArcSwap<ClusterView>,
     pub versions: watch::Sender<u64>,
     pub wanted: Notify,
+    pub probes: AtomicU64,
     positions: watch::Sender<Position>,
     board: Mutex<Board>,
     turn: AtomicUsize,
@@ -182,6 +183,7 @@ impl Cluster {
             view: ArcSwap::from_pointee(first),
             versions: watch::Sender::new(0),
             wanted: Notify::new(),
+            probes: AtomicU64::new(0),
             positions: watch::Sender::new(Position {
                 era: 0,
                 timeline: 0,
@@ -229,6 +231,22 @@ impl Cluster {
             .await
             .ok()
             .flatten()
+    }
+
+    /// The era, and a position of its primary that lies behind everything written there before that moment; `None` where the
+    /// primary was not polled since.
+    pub fn written_as_of(&self, at: Instant) -> Option<(u64, Lsn)> {
+        self.0.board.lock().written_as_of(at)
+    }
+
+    /// A moment in the order of events: a position that covers it was asked for afterwards.
+    pub fn tick(&self) -> u64 {
+        self.0.ticks.raise()
+    }
+
+    /// How often the primary was probed.
+    pub fn probes(&self) -> u64 {
+        self.0.probes.load(Ordering::Relaxed)
     }
 
     /// Asks for a probe of the primary, sent after this call; callers share it. Watch `positions` for one that covers the tick

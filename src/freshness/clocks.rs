@@ -58,6 +58,16 @@ pub struct Note {
 }
 
 impl Note {
+    /// The floor's epoch.
+    pub(super) fn floor(&self) -> u64 {
+        self.floor
+    }
+
+    /// Its tables with their epochs.
+    pub(super) fn epochs(&self) -> impl Iterator<Item = (Oid, u64)> + '_ {
+        self.epochs.iter().copied()
+    }
+
     /// The tables that it speaks of.
     pub fn tables(&self) -> impl Iterator<Item = Oid> + '_ {
         self.epochs.iter().map(|(table, _)| *table)
@@ -191,6 +201,11 @@ impl Clocks {
         for clock in self.tables.values_mut() {
             clock.fence = clock.fence.settled(covers, lsn);
         }
+    }
+
+    /// The epoch that was drawn last.
+    pub fn latest(&self) -> u64 {
+        self.drawn
     }
 
     /// The era whose positions its fences are.

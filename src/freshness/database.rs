@@ -4,6 +4,7 @@
 //! or without a catalog at all; after a commit that may have changed the catalog, none is used until the catalog has been read
 //! or its fingerprint compared anew. It opens no connection: `catalogs` does.
 
+mod bounded;
 mod streamed;
 
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use super::clocks::{Clocks, Mark, Note, Scope};
 use super::coverage::{Coverage, Required};
 use super::fence::Fence;
 use super::guards::Guards;
+use super::raises::Raises;
 use super::withheld::Withholding;
 use crate::catalog::verdict::{Oid, ReadSet, Verdict, WriteSet};
 use crate::catalog::{Allowed, Catalog, QualifiedName, Subject, Verdicts, judge_without_catalog};
@@ -52,6 +54,9 @@ pub struct Database {
     /// Its name.
     pub name: Arc<str>,
     clocks: Mutex<Clocks>,
+    /// Locked only under the clocks' lock.
+    raises: Mutex<Raises>,
+    made_at: Instant,
     coverage: Coverage,
     withholding: Withholding,
     ticks: Arc<Ticks>,
@@ -88,6 +93,8 @@ impl Database {
         Self {
             name,
             clocks: Mutex::new(Clocks::new(era, now)),
+            raises: Mutex::default(),
+            made_at: Instant::now(),
             coverage: Coverage::default(),
             withholding: Withholding::default(),
             ticks,
@@ -298,7 +305,9 @@ impl Database {
             self.reload.notify_one();
         }
         let now = self.ticks.raise();
-        self.clocks.lock().acknowledge(&writes.scope, now);
+        let mut clocks = self.clocks.lock();
+        clocks.acknowledge(&writes.scope, now);
+        self.note_raise(&clocks, &writes.scope);
     }
 
     /// What was announced is over: its unit ended, or its server process is gone.
@@ -343,7 +352,11 @@ impl Database {
 
     pub(super) fn begin_era(&self, era: u64) {
         let now = self.ticks.raise();
-        self.clocks.lock().begin_era(era, now);
+        {
+            let mut clocks = self.clocks.lock();
+            clocks.begin_era(era, now);
+            self.note_raise(&clocks, &Scope::Everything);
+        }
         self.change_catalog();
     }
 

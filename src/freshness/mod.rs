@@ -13,5 +13,6 @@ pub mod fence;
 #[doc(hidden)]
 pub mod guards;
 pub mod level;
+mod raises;
 mod reach;
 pub mod withheld;

@@ -20,6 +20,7 @@ use crate::cache::flight::{Outcome, Permit, Seat};
 use crate::cache::key::Key;
 use crate::cache::store::Inserted;
 use crate::catalog::verdict::Oid;
+use crate::freshness::clocks::Note;
 use crate::freshness::database::{Begun, Currency};
 use crate::freshness::level::Level;
 use crate::protocol::backend;
@@ -66,7 +67,8 @@ impl Session {
         Some(match self.entry(wanted, work.level)? {
             Ok(entry) => {
                 Counters::count(&self.proxy.counters.hits);
-                self.serve_entry(&entry, work, wanted, Reason::Hit);
+                let reason = self.reason_of_hit(&entry, work.level);
+                self.serve_entry(&entry, work, wanted, reason);
                 Found::Served
             }
             Err(()) => Found::Bypass,
@@ -170,9 +172,28 @@ impl Session {
             && entry.age(now) < wanted.ttl
             && match self.database.is_current(&entry.note) {
                 Currency::Current => true,
-                Currency::InFlight => !self.saw_primary,
-                Currency::Outdated => false,
+                // Who may miss a write that was acknowledged may miss one that was not.
+                Currency::InFlight => !self.saw_primary || matches!(level, Level::Bounded(_)),
+                Currency::Outdated => self.is_within_bound(&entry.note, level),
             }
+    }
+
+    /// Is the first write that an answer misses as young as its level allows?
+    fn is_within_bound(&self, note: &Note, level: Level) -> bool {
+        let Level::Bounded(bound) = level else {
+            return false;
+        };
+        let missed_since = self.database.missed_since(note);
+        missed_since.is_none_or(|since| since.elapsed() < bound)
+    }
+
+    fn reason_of_hit(&self, entry: &Entry, level: Level) -> Reason {
+        let may_miss = matches!(level, Level::Bounded(_) | Level::Ttl(_));
+        if may_miss && self.database.is_current(&entry.note) == Currency::Outdated {
+            Reason::StaleHit
+        } else {
+            Reason::Hit
+        }
     }
 
     fn serve_entry(&mut self, entry: &Entry, work: &Work<'_>, wanted: &Cacheable, reason: Reason) {

@@ -16,6 +16,7 @@ use super::perform::Work;
 use super::proxy::Counters;
 use super::run::{Goodbye, Session};
 use super::sequences;
+use super::strict::ReadIndex;
 use crate::catalog::verdict::Verdict;
 use crate::cluster::NodeId;
 use crate::freshness::database::Begun;
@@ -65,7 +66,6 @@ impl Session {
         }
         let reason = match decided {
             Route::Primary(because) => Reason::Route(because),
-            Route::Replica(_) if work.level == Level::Strict => Reason::Level(work.level),
             Route::Replica(_) if work.verdicts.is_empty() => Reason::Route(Because::InTransaction),
             // What the client may execute further has to stay where it is, and a replica is not kept from unit to unit.
             Route::Replica(_) if work.until == Until::Answered && work.leaves_portals() => {
@@ -73,18 +73,28 @@ impl Session {
             }
             Route::Replica(_) if self.database.catalog_is_changing() => Reason::CatalogChanging,
             Route::Replica(_) if begun.known_in_flight && self.saw_primary => Reason::FencePending,
-            Route::Replica(because) => {
-                let reason = Reason::Route(because);
-                match candidate(&self.proxy, begun) {
-                    Ok(node) => match self.choose_replica(node, reason, begun).await? {
-                        Ok(chosen) => return Ok(chosen),
-                        Err(reason) => reason,
-                    },
+            Route::Replica(_) if work.level == Level::Strict => match self.read_index(begun).await? {
+                ReadIndex::Cancelled => return Ok(Chosen::Refused(Refusal::cancelled())),
+                ReadIndex::Unknown => Reason::Level(work.level),
+                ReadIndex::Known(begun) => match self.replica(Reason::ReadIndex, &begun).await? {
+                    Ok(chosen) => return Ok(chosen),
                     Err(reason) => reason,
-                }
-            }
+                },
+            },
+            Route::Replica(because) => match self.replica(Reason::Route(because), begun).await? {
+                Ok(chosen) => return Ok(chosen),
+                Err(reason) => reason,
+            },
         };
         self.choose_primary(reason, work).await
+    }
+
+    /// A connection to a replica that may serve; else why the primary has to.
+    async fn replica(&mut self, reason: Reason, begun: &Begun) -> Result<Result<Chosen, Reason>, Goodbye> {
+        match candidate(&self.proxy, begun) {
+            Ok(node) => self.choose_replica(node, reason, begun).await,
+            Err(reason) => Ok(Err(reason)),
+        }
     }
 
     /// A connection to this replica; else why the primary has to do it.

@@ -51,6 +51,10 @@ impl fmt::Display for ServedBy {
 pub enum Reason {
     /// An entry of the cache was current.
     Hit,
+    /// An entry of the cache misses a write, as its level allows.
+    StaleHit,
+    /// A replica has replayed all that the primary had written when the read arrived.
+    ReadIndex,
     /// It shared the answer of another client's execution.
     Shared,
     /// The route's own reason.
@@ -77,6 +81,10 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Hit => f.write_str("cache hit"),
+            Self::StaleHit => f.write_str("cache hit, older than a write that its level may miss"),
+            Self::ReadIndex => {
+                f.write_str("the replica has replayed what the primary had written when the read arrived")
+            }
             Self::Shared => f.write_str("shared another client's execution"),
             Self::Route(because) => because.fmt(f),
             Self::ReplicasBehind => f.write_str("replicas have not replayed the newest write of its tables"),

@@ -33,6 +33,7 @@ pub mod settings;
 mod shape;
 pub mod statements;
 pub mod stream;
+mod strict;
 mod told;
 pub mod unit;
 pub mod wire;

@@ -23,6 +23,7 @@ use super::statements::ClientStatement;
 use crate::cache::key::Key;
 use crate::cache::rules::Rule;
 use crate::catalog::verdict::{Oid, ReadSet, Verdict, Why};
+use crate::freshness::database::Begun;
 use crate::freshness::level::Level;
 use crate::protocol::backend::Status;
 use crate::protocol::sqlstate;
@@ -148,7 +149,7 @@ impl Session {
         }
         let begun = match &filling {
             Some(filling) => filling.begun.clone(),
-            None => self.database.begin(&tables),
+            None => self.begin(work.level, &tables),
         };
         match self.choose(work, &begun).await? {
             Chosen::Held(held, reason) => self.run_on(held, work, reason, filling).await,
@@ -157,6 +158,18 @@ impl Session {
                 self.refuse_unit(work, &refusal);
                 Ok(())
             }
+        }
+    }
+
+    /// What a read that fills nothing must know: a fill is for readers at every level.
+    fn begin(&self, level: Level, tables: &[Oid]) -> Begun {
+        let (Level::Bounded(age) | Level::Ttl(age)) = level else {
+            return self.database.begin(tables);
+        };
+        let as_of = Instant::now().checked_sub(age);
+        match as_of.and_then(|as_of| self.proxy.cluster.written_as_of(as_of)) {
+            Some((era, written)) => self.database.begin_as_of(tables, era, written),
+            None => self.database.begin(tables),
         }
     }
 

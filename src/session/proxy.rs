@@ -85,6 +85,8 @@ pub struct Counters {
     pub lost_to_writes: AtomicU64,
     /// Reads that would have been looked for in the cache, had the stream not been too far behind.
     pub stream_late: AtomicU64,
+    /// Strict reads that asked how far the primary had written.
+    pub read_index: AtomicU64,
     /// Reads that a replica refused or dropped, and the primary answered.
     pub retried: AtomicU64,
     /// Clients logged in now.

@@ -22,7 +22,7 @@ const PINS: [Pin; 6] = [
     Pin::UnknownState,
 ];
 /// Reasons that are one word each.
-const SINGLE: usize = 16;
+const SINGLE: usize = 18;
 const PLACES: usize = SINGLE + PINS.len() + Why::ALL.len();
 
 /// The counters.
@@ -86,6 +86,8 @@ fn all() -> impl Iterator<Item = Reason> {
         Reason::Retried(None),
         Reason::ReplicaBlocked,
         Reason::Own,
+        Reason::StaleHit,
+        Reason::ReadIndex,
     ];
     let pins = PINS.into_iter().map(Because::Pinned);
     let statements = Why::ALL.iter().copied().map(Because::Statement);
@@ -112,6 +114,8 @@ fn place(reason: &Reason) -> usize {
         Reason::Retried(_) => 13,
         Reason::ReplicaBlocked => 14,
         Reason::Own => 15,
+        Reason::StaleHit => 16,
+        Reason::ReadIndex => 17,
         Reason::Route(Because::Pinned(pin)) => SINGLE + *pin as usize,
         Reason::Route(Because::Statement(why)) => SINGLE + PINS.len() + *why as usize,
     }

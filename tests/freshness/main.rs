@@ -7,6 +7,7 @@
 mod checker;
 mod client;
 mod forwarder;
+mod levels;
 mod life_of_a_fill;
 mod life_of_a_write;
 mod refusing_replicas;

@@ -95,6 +95,7 @@ impl Database {
         let mut clocks = self.clocks.lock();
         let mark = clocks.announce(Scope::Tables(tables.into()));
         clocks.witness(era, tables, end, now);
+        self.note_raise(&clocks, &Scope::Tables(tables.into()));
         Streamed(mark)
     }
 
@@ -138,7 +139,9 @@ impl Database {
     fn stream_raise(&self, tables: &[Oid]) {
         let now = self.ticks.raise();
         let scope = Scope::Tables(tables.into());
-        self.clocks.lock().acknowledge(&scope, now);
+        let mut clocks = self.clocks.lock();
+        clocks.acknowledge(&scope, now);
+        self.note_raise(&clocks, &scope);
     }
 }
 
