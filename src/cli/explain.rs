@@ -298,6 +298,9 @@ fn freshness(verdict: &Verdict, config: &Config, rule: Option<&Rule>) -> String 
         Some(_) => (configured.as_str(), format!("{from}; the hint names no level")),
         None => (configured.as_str(), from),
     };
+    if level.parse() == Ok(Level::Strict) {
+        return format!("{level}, {by}; nothing is missed, also of what is written past the proxy");
+    }
     let (cached, bound) = ttl(config, rule);
     let (cached, lag) = (humane(cached), humane(config.cluster.lag_max));
     format!(
@@ -376,7 +379,7 @@ mod tests {
         check(
             "SELECT 1 /* pgladder: freshness=strict colour=red */",
             &[
-                "freshness    strict, by hint;",
+                "freshness    strict, by hint; nothing is missed",
                 "hint         colour=red is not known",
             ],
         );
@@ -392,13 +395,13 @@ mod tests {
         let rule = CacheRule {
             subject: RuleSubject::Pattern("select count(*)*".to_owned()),
             ttl: Some(Duration::from_secs(30)),
-            freshness: Some(Freshness::Strict),
+            freshness: Some(Freshness::Bounded(Duration::from_secs(300))),
             cache: Some(false),
         };
         let text = with_rules("SELECT count(*) FROM deals", vec![rule]);
         for wanted in [
             "cache        no: no catalog",
-            "freshness    strict, by rule 1; a write made past the proxy may stay unseen for 30s in the cache (rule 1)",
+            "freshness    bounded 300s, by rule 1; a write made past the proxy may stay unseen for 30s in the cache (rule 1)",
             "rule         1: pattern select count(*)*",
         ] {
             assert!(text.contains(wanted), "wanted {wanted}\nfound\n{text}");

@@ -310,7 +310,6 @@ async fn stats_tell_why_units_went_where_they_went() {
     let before = simple(&console, "SHOW STATS").await;
     for sql in [
         plain,
-        "SELECT price FROM deals WHERE id = 7 /* pgladder: freshness=strict */",
         "SELECT price FROM deals WHERE id = 7 /* pgladder: route=primary */",
         "BEGIN; SELECT 1",
         "SELECT 2",
@@ -336,7 +335,6 @@ async fn stats_tell_why_units_went_where_they_went() {
     for (name, wanted) in [
         ("replica: plain read", 1),
         ("primary: statement: ChangesSession", 1),
-        ("primary: freshness strict reads from the primary", 1),
         ("primary: asked for by hint or session", 1),
         ("primary: open transaction", 2),
         ("primary: pinned session: Listens", 1),
