@@ -15,7 +15,7 @@ use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use pgladder::cache::entry::Entry;
+use pgladder::cache::entry::{Entry, Renewal};
 use pgladder::cache::key::{Form, Identity, Key, Request};
 use pgladder::cache::store::{Limits, Store};
 use pgladder::catalog::Subject;
@@ -170,6 +170,7 @@ fn cache(c: &mut Criterion) {
             asked_at: Instant::now(),
             ttl: Duration::from_secs(300),
             cost: Duration::from_millis(40),
+            renewal: Renewal::default(),
         };
         store.insert(
             Key::of(&request(&identity, &format!("{DASHBOARD} LIMIT {number}"))),

@@ -95,6 +95,7 @@ pub(super) fn exposition(proxy: &Proxy, up_for: Duration, is_draining: bool) -> 
     nodes(&mut out, proxy);
     pools(&mut out, proxy);
     cache(&mut out, proxy);
+    counters(&mut out, proxy);
     clients(&mut out, proxy);
     units(&mut out, proxy);
     streams(&mut out, proxy);
@@ -279,6 +280,9 @@ fn cache(out: &mut Exposition, proxy: &Proxy) {
     for (name, help, value) in gauges {
         out.single(name, "gauge", help, value);
     }
+}
+
+fn counters(out: &mut Exposition, proxy: &Proxy) {
     let counters = &proxy.counters;
     let counted = [
         (
@@ -306,6 +310,16 @@ fn cache(out: &mut Exposition, proxy: &Proxy) {
             "pgladder_cache_lost_total",
             "Answers not stored because of a write.",
             &counters.lost_to_writes,
+        ),
+        (
+            "pgladder_cache_refreshed_total",
+            "Entries renewed in the background.",
+            &counters.refreshed,
+        ),
+        (
+            "pgladder_cache_refreshes_dropped_total",
+            "Entries not renewed because too many others were.",
+            &counters.refreshes_dropped,
         ),
         (
             "pgladder_read_index_total",

@@ -192,7 +192,7 @@ fn pools(proxy: &Proxy) -> Vec<Row> {
 }
 
 /// The counters by name, in the order in which they are shown.
-fn counters(counters: &Counters) -> [(&'static str, &AtomicU64); 10] {
+fn counters(counters: &Counters) -> [(&'static str, &AtomicU64); 12] {
     [
         ("clients", &counters.clients),
         ("logins", &counters.logins),
@@ -202,6 +202,8 @@ fn counters(counters: &Counters) -> [(&'static str, &AtomicU64); 10] {
         ("stored", &counters.stored),
         ("lost_to_writes", &counters.lost_to_writes),
         ("stream_late", &counters.stream_late),
+        ("refreshed", &counters.refreshed),
+        ("refreshes_dropped", &counters.refreshes_dropped),
         ("read_index", &counters.read_index),
         ("retried", &counters.retried),
     ]

@@ -4,6 +4,7 @@
 //! entry. Its age is monotonic and counts from before the query was sent.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::answer::Answer;
@@ -27,6 +28,33 @@ pub struct Entry {
     pub ttl: Duration,
     /// How long a server took to make it.
     pub cost: Duration,
+    /// Whether it is being renewed.
+    pub renewal: Renewal,
+}
+
+/// Whether an entry is being renewed: the age, in milliseconds, from which on that may be begun.
+#[derive(Debug, Default)]
+pub struct Renewal(AtomicU64);
+
+impl Renewal {
+    /// Begins it at this age, unless it was begun or put off: one succeeds.
+    pub fn begin(&self, age: Duration) -> bool {
+        let from = self.0.load(Ordering::Relaxed);
+        from <= milliseconds(age)
+            && self
+                .0
+                .compare_exchange(from, u64::MAX, Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok()
+    }
+
+    /// It came to nothing, and may be begun again at this age.
+    pub fn put_off(&self, age: Duration) {
+        self.0.store(milliseconds(age), Ordering::Relaxed);
+    }
+}
+
+fn milliseconds(age: Duration) -> u64 {
+    u64::try_from(age.as_millis()).unwrap_or(u64::MAX - 1)
 }
 
 impl Entry {
@@ -39,6 +67,14 @@ impl Entry {
     /// Its age at `now`.
     pub fn age(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.asked_at)
+    }
+
+    /// Is the end of its life near? Where that begins differs from entry to entry, so that those that were filled together are not
+    /// renewed together: between four fifths and nearly all of it.
+    pub fn is_to_end(&self, now: Instant, lifetime: Duration) -> bool {
+        // The nanoseconds that an execution took are as good as random.
+        let chance = f64::from(self.cost.subsec_nanos() % 1000) / 1000.0;
+        self.age(now) >= lifetime.mul_f64(0.8 + 0.15 * chance)
     }
 
     /// May it be served at `now`, as far as time goes?
@@ -54,6 +90,16 @@ mod tests {
     use crate::freshness::clocks::Clocks;
 
     #[test]
+    fn one_at_a_time_renews_an_entry() {
+        let (renewal, age) = (Renewal::default(), Duration::from_secs);
+        assert!(renewal.begin(age(1)));
+        assert!(!renewal.begin(age(9)));
+        renewal.put_off(age(10));
+        assert!(!renewal.begin(age(9)));
+        assert!(renewal.begin(age(10)));
+    }
+
+    #[test]
     fn time_ends_an_entry_at_its_ttl() {
         let asked_at = Instant::now();
         let answer = Room::new(0).answer(b"D");
@@ -66,10 +112,12 @@ mod tests {
             asked_at,
             ttl,
             cost,
+            renewal: Renewal::default(),
         };
         assert!(entry.in_time(asked_at + Duration::from_millis(4_999)));
         assert!(!entry.in_time(asked_at + ttl));
         assert_eq!(entry.age(asked_at + ttl), ttl);
+        assert!(!entry.is_to_end(asked_at + ttl * 7 / 10, ttl) && entry.is_to_end(asked_at + ttl, ttl));
         assert_eq!(entry.size(), size + 16 + OVERHEAD_BYTES);
     }
 }

@@ -94,6 +94,29 @@ impl Key {
         Self(out.freeze())
     }
 
+    /// The request that it is the key of.
+    pub fn request(&self) -> Request<'_> {
+        let (head, mut rest) = self.0.split_at(GENERATION_AND_FORM_BYTES);
+        let (generation, form) = head.split_at(GENERATION_AND_FORM_BYTES - 1);
+        let mut next = || {
+            let found = part(rest);
+            rest = rest.get(4 + found.len()..).unwrap_or_default();
+            found
+        };
+        Request {
+            identity: next(),
+            generation: generation.try_into().map_or(0, u64::from_be_bytes),
+            form: match form {
+                b"Q" => Form::Simple,
+                b"E" => Form::Extended,
+                _ => Form::Described,
+            },
+            sql: next(),
+            types: next(),
+            bind: next(),
+        }
+    }
+
     /// A hash that tells most keys apart: for admission, where a mistake costs a miss.
     pub fn fingerprint(&self) -> u64 {
         foldhash::fast::FixedState::default().hash_one(&self.0)
@@ -102,14 +125,12 @@ impl Key {
     /// The name of the database that it is about.
     pub fn database(&self) -> &[u8] {
         // Generation and form come first, then the identity, whose first part is the database.
-        let identity = part(&self.0[GENERATION_AND_FORM_BYTES..]);
-        part(identity)
+        part(self.request().identity)
     }
 
     /// The exact text.
     pub fn sql(&self) -> &[u8] {
-        let identity = part(&self.0[GENERATION_AND_FORM_BYTES..]);
-        part(&self.0[GENERATION_AND_FORM_BYTES + 4 + identity.len()..])
+        self.request().sql
     }
 
     /// Bytes that it occupies.
@@ -144,6 +165,18 @@ mod tests {
         types: b"\0\0\0\x17",
         bind: b"\0\0",
     };
+
+    #[test]
+    fn a_key_gives_its_request_back() {
+        let key = Key::of(&BASE);
+        let request = key.request();
+        assert_eq!(
+            (request.identity, request.generation),
+            (BASE.identity, BASE.generation)
+        );
+        assert_eq!((request.form, request.sql), (BASE.form, BASE.sql));
+        assert_eq!((request.types, request.bind), (BASE.types, BASE.bind));
+    }
 
     #[test]
     fn every_part_makes_another_key() {

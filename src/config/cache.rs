@@ -39,6 +39,8 @@ pub struct CacheConfig {
     pub doorkeeper: bool,
     /// An answer that took less time, in milliseconds, is not worth its place.
     pub min_cost_ms: u64,
+    /// Entries that are renewed in the background at a time.
+    pub refreshes_max: usize,
     /// Exceptions, the first that matches counts.
     pub rules: Vec<CacheRule>,
 }
@@ -54,6 +56,7 @@ impl Default for CacheConfig {
             ttl: Duration::from_secs(300),
             doorkeeper: false,
             min_cost_ms: 0,
+            refreshes_max: 4,
             rules: Vec::new(),
         }
     }
@@ -78,6 +81,7 @@ impl CacheConfig {
         section.read("ttl", &mut self.ttl, &Ttl::default());
         section.read("doorkeeper", &mut self.doorkeeper, &Switch);
         section.read("min_cost_ms", &mut self.min_cost_ms, &Whole(0..=3_600_000));
+        section.read("refreshes_max", &mut self.refreshes_max, &Whole(0..=10_000));
         self.rules = section.list("rule", cache_rule::read);
     }
 }

@@ -64,6 +64,7 @@ const ALL: &[Kept] = kept! {
     AtReload "cache.ttl" = cache.ttl;
     AtRestart "cache.doorkeeper" = cache.doorkeeper;
     AtReload "cache.min_cost_ms" = cache.min_cost_ms;
+    AtReload "cache.refreshes_max" = cache.refreshes_max;
     AtReload "cache.rule" = cache.rules;
     AtReload "freshness.level" = freshness.level;
     AtRestart "stream.enabled" = stream.enabled;

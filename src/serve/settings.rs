@@ -296,6 +296,7 @@ pub(super) fn session(config: &Config) -> SessionSettings {
             ttl: cache.ttl,
             min_cost: Duration::from_millis(cache.min_cost_ms),
             entry_bytes_max: saturated(cache.entry_bytes_max),
+            refreshes_max: cache.refreshes_max,
         },
         rules: Arc::new(rules(config)),
     }

@@ -157,7 +157,13 @@ impl Place {
         rows.is_ok_and(|rows| rows.is_some_and(|rows| !rows.is_empty()))
     }
 
-    async fn lease(&self, proxy: &Proxy, node: NodeId, is_replica: bool) -> Result<Box<Held>, PoolError> {
+    /// A connection to a node, in the time that waiting for one may take.
+    pub(super) async fn lease(
+        &self,
+        proxy: &Proxy,
+        node: NodeId,
+        is_replica: bool,
+    ) -> Result<Box<Held>, PoolError> {
         let deadline = Instant::now() + proxy.settings().lease_wait;
         self.lease_by(proxy, node, is_replica, deadline).await
     }

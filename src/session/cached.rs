@@ -10,18 +10,18 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 
 use super::acquire::Refusal;
-use super::held::{Held, sqlstate};
+use super::held::sqlstate;
 use super::last::{Last, Reason, ServedBy};
 use super::perform::{Cacheable, Work};
-use super::proxy::Counters;
+use super::proxy::{Counters, Proxy};
 use super::run::{Block, Goodbye, Session};
-use crate::cache::entry::Entry;
+use crate::cache::entry::{Entry, Renewal};
 use crate::cache::flight::{Outcome, Permit, Seat};
 use crate::cache::key::Key;
 use crate::cache::store::Inserted;
 use crate::catalog::verdict::Oid;
 use crate::freshness::clocks::Note;
-use crate::freshness::database::{Begun, Currency};
+use crate::freshness::database::{Begun, Currency, Database};
 use crate::freshness::level::Level;
 use crate::protocol::backend;
 
@@ -40,9 +40,11 @@ pub enum Found {
 
 /// A fill under way.
 pub struct Filling {
-    key: Key,
-    ttl: Duration,
-    permit: Permit,
+    pub(super) key: Key,
+    pub(super) ttl: Duration,
+    pub(super) min_cost: Duration,
+    pub(super) permit: Permit,
+    pub(super) database: Arc<Database>,
     /// What was noted before it was sent.
     pub begun: Begun,
 }
@@ -68,6 +70,7 @@ impl Session {
             Ok(entry) => {
                 Counters::count(&self.proxy.counters.hits);
                 let reason = self.reason_of_hit(&entry, work.level);
+                self.refresh(&entry, work, wanted, &reason);
                 self.serve_entry(&entry, work, wanted, reason);
                 Found::Served
             }
@@ -103,7 +106,9 @@ impl Session {
                     return Ok(Found::Fill(Filling {
                         key: key.clone(),
                         ttl: wanted.ttl,
+                        min_cost: self.policy.cache.min_cost,
                         permit,
+                        database: Arc::clone(&self.database),
                         begun,
                     }));
                 }
@@ -231,57 +236,58 @@ impl Session {
         }
         self.ready_for_query();
     }
-
-    fn keep(&self, key: Key, entry: Arc<Entry>) {
-        let cache = self.policy.cache;
-        if entry.cost < cache.min_cost {
-            return;
-        }
-        if let Some(doorkeeper) = &self.proxy.doorkeeper
-            && !doorkeeper.admits(key.fingerprint())
-        {
-            return;
-        }
-        if matches!(self.proxy.store.insert(key, entry), Inserted::Stored { .. }) {
-            Counters::count(&self.proxy.counters.stored);
-        }
-    }
 }
 
 impl Filling {
     /// The execution ended with an answer, or with an ErrorResponse or nothing that can be shared: tells those who wait, and
-    /// stores the answer if it may be.
+    /// stores the answer if it may be. True when it holds still.
     pub(super) fn finish(
         self,
-        session: &Session,
-        held: &Held,
+        proxy: &Proxy,
+        node: &Arc<str>,
         answered: Result<BytesMut, Option<Bytes>>,
         asked_at: Instant,
-    ) {
+    ) -> bool {
         let messages = match answered {
             Ok(messages) => messages,
             Err(error) => {
                 let shared = error.filter(|frame| is_the_statements(sqlstate(frame)));
-                return self
-                    .permit
+                self.permit
                     .finish(shared.map_or(Outcome::Abandoned, Outcome::Failed));
+                return false;
             }
         };
         let entry = Arc::new(Entry {
-            answer: session.proxy.store.answer(&messages),
+            answer: proxy.store.answer(&messages),
             note: self.begun.note.clone(),
-            node: Arc::clone(&held.address),
+            node: Arc::clone(node),
             asked_at,
             ttl: self.ttl,
             cost: asked_at.elapsed().max(Duration::from_nanos(1)),
+            renewal: Renewal::default(),
         });
-        if !self.begun.in_flight && session.database.may_share(&self.begun.note) {
-            session.keep(self.key, Arc::clone(&entry));
+        let holds = !self.begun.in_flight && self.database.may_share(&self.begun.note);
+        if holds {
+            if entry.cost >= self.min_cost {
+                keep(proxy, self.key, Arc::clone(&entry));
+            }
         } else {
-            Counters::count(&session.proxy.counters.lost_to_writes);
+            Counters::count(&proxy.counters.lost_to_writes);
         }
         // Those who joined did so while the note was current: for them the answer is fresh enough.
         self.permit.finish(Outcome::Answered(entry));
+        holds
+    }
+}
+
+fn keep(proxy: &Proxy, key: Key, entry: Arc<Entry>) {
+    if let Some(doorkeeper) = &proxy.doorkeeper
+        && !doorkeeper.admits(key.fingerprint())
+    {
+        return;
+    }
+    if matches!(proxy.store.insert(key, entry), Inserted::Stored { .. }) {
+        Counters::count(&proxy.counters.stored);
     }
 }
 

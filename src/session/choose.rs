@@ -48,8 +48,8 @@ pub(super) enum Chosen {
 }
 
 impl Session {
-    /// Decides between replica and primary, and borrows a connection there.
-    pub(super) async fn choose(&mut self, work: &Work<'_>, begun: &Begun) -> Result<Chosen, Goodbye> {
+    /// Where the unit may run, by what it is.
+    pub(super) fn route(&self, work: &Work<'_>) -> Route {
         let hinted = |verdict: &Arc<Verdict>| verdict.script.hints.route;
         let facts = SessionFacts {
             asked: work.verdicts.iter().find_map(hinted).or(self.asked.route),
@@ -64,7 +64,12 @@ impl Session {
                 break;
             }
         }
-        let reason = match decided {
+        decided
+    }
+
+    /// Decides between replica and primary, and borrows a connection there.
+    pub(super) async fn choose(&mut self, work: &Work<'_>, begun: &Begun) -> Result<Chosen, Goodbye> {
+        let reason = match self.route(work) {
             Route::Primary(because) => Reason::Route(because),
             Route::Replica(_) if work.verdicts.is_empty() => Reason::Route(Because::InTransaction),
             // What the client may execute further has to stay where it is, and a replica is not kept from unit to unit.

@@ -15,6 +15,7 @@ use super::held::{Held, Unnamed};
 use super::message::{Binding, Message, Parsing};
 use super::run::Session;
 use super::statements::{ClientStatement, Portal};
+use crate::cache::key::{Form, Request};
 use crate::catalog::verdict::Verdict;
 use crate::pool::ServerName;
 use crate::protocol::backend::{self, Status};
@@ -332,13 +333,30 @@ pub(super) fn put_begin(held: &mut Held, begin: &[u8]) {
     put_message(held, b'S', &[]);
 }
 
-/// The count of parameter types and the types, as Parse has them.
+/// What an entry's key asks, in a unit of its own and without names.
+pub(super) fn put_request(held: &mut Held, request: &Request<'_>) {
+    held.unnamed = Unnamed::Unknown;
+    if request.form == Form::Simple {
+        return held.put_query(request.sql);
+    }
+    put_message(held, b'P', &[b"\0", request.sql, b"\0", &counted(request.types)]);
+    put_message(held, b'B', &[b"\0\0", request.bind]);
+    if request.form == Form::Described {
+        put_message(held, b'D', &[b"P\0"]);
+    }
+    put_message(held, b'E', &[b"\0", &[0; 4]]);
+    put_message(held, b'S', &[]);
+}
+
 fn types(statement: &ClientStatement) -> BytesMut {
-    let mut out = BytesMut::with_capacity(statement.types.len() + 2);
-    out.put_u16(
-        u16::try_from(statement.types.len() / 4).expect("read from a Parse, whose count has 16 bits"),
-    );
-    out.put_slice(&statement.types);
+    counted(&statement.types)
+}
+
+/// The count of parameter types and the types, as Parse has them.
+fn counted(types: &[u8]) -> BytesMut {
+    let mut out = BytesMut::with_capacity(types.len() + 2);
+    out.put_u16(u16::try_from(types.len() / 4).expect("read from a Parse, whose count has 16 bits"));
+    out.put_slice(types);
     out
 }
 

@@ -107,7 +107,7 @@ impl Capture {
         (self.complete && !self.spoilt).then_some(self.messages)
     }
 
-    fn take(&mut self, tag: u8, bytes: &[u8]) {
+    pub(super) fn take(&mut self, tag: u8, bytes: &[u8]) {
         if self.spoilt {
             return;
         }

@@ -26,6 +26,7 @@ pub mod perform;
 pub mod proxy;
 mod query;
 pub mod reasons;
+pub mod refresh;
 pub mod registry;
 pub mod run;
 mod sequences;

@@ -265,7 +265,8 @@ impl Session {
             Ended::Done { error } => {
                 if let Some(filling) = filling.take() {
                     let answer = run.capture.and_then(Capture::answer);
-                    filling.finish(self, &held, answer.ok_or_else(|| error.clone()), run.asked_at);
+                    let answered = answer.ok_or_else(|| error.clone());
+                    filling.finish(&self.proxy, &held.address, answered, run.asked_at);
                 }
                 self.skipping |= error.is_some() && work.until == Until::Answered;
                 if error.is_some()

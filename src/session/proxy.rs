@@ -19,6 +19,7 @@ use super::cancel::Cancels;
 use super::last::ServedBy;
 use super::login::Base;
 use super::reasons::Reasons;
+use super::refresh::Refreshes;
 use super::registry::Registry;
 use super::unit;
 use crate::cache::doorkeeper::Doorkeeper;
@@ -68,6 +69,8 @@ pub struct CacheSettings {
     pub min_cost: Duration,
     /// Bytes of one entry.
     pub entry_bytes_max: usize,
+    /// Entries that are renewed in the background at a time.
+    pub refreshes_max: usize,
 }
 
 /// What happened, since the start.
@@ -85,6 +88,10 @@ pub struct Counters {
     pub lost_to_writes: AtomicU64,
     /// Reads that would have been looked for in the cache, had the stream not been too far behind.
     pub stream_late: AtomicU64,
+    /// Entries renewed in the background.
+    pub refreshed: AtomicU64,
+    /// Entries that were to be renewed while too many others were.
+    pub refreshes_dropped: AtomicU64,
     /// Strict reads that asked how far the primary had written.
     pub read_index: AtomicU64,
     /// Reads that a replica refused or dropped, and the primary answered.
@@ -117,6 +124,8 @@ pub struct Proxy {
     pub store: Store,
     /// Executions that several readers wait for.
     pub flights: Flights,
+    /// Entries that are being renewed.
+    pub refreshes: Refreshes,
     /// Admission at the second miss, where it is on.
     pub doorkeeper: Option<Doorkeeper>,
     /// Cancel keys.
@@ -181,6 +190,7 @@ impl Proxy {
             streams: parts.streams,
             store: parts.store,
             flights: Flights::default(),
+            refreshes: Refreshes::default(),
             doorkeeper: parts.doorkeeper,
             cancels: Arc::default(),
             settings: ArcSwap::from_pointee(parts.settings),

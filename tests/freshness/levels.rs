@@ -3,6 +3,7 @@
 //! Each level has its own client, and all read the same text, so that an answer is the same entry for all of them.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use pgladder::config::{Config, StreamUse};
 use tokio::task::JoinSet;
@@ -20,6 +21,12 @@ const TABLE: &[&str] = &[
 /// What is written past the proxy is seen by `strict` alone.
 fn without_stream(config: &mut Config) {
     config.stream.enabled = StreamUse::Off;
+}
+
+/// An answer stays until a reader asks for another.
+fn without_refreshes(config: &mut Config) {
+    without_stream(config);
+    config.cache.refreshes_max = 0;
 }
 
 async fn at(setup: &Setup, level: &str) -> Client {
@@ -42,7 +49,7 @@ async fn stats(setup: &Setup) -> HashMap<String, u64> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_entry_is_served_within_the_bound_of_the_first_write_that_it_misses() {
-    let setup = Setup::start_with(0, &[], without_stream).await;
+    let setup = Setup::start_with(0, &[], without_refreshes).await;
     let (mut writer, mut fresh) = (setup.proxy.client().await, setup.proxy.client().await);
     for sql in TABLE {
         writer.run(sql).await;
@@ -202,4 +209,100 @@ async fn one_probe_serves_all_strict_readers_that_came_before_it() {
     assert_eq!(since("read_index"), READERS * READS);
     let probes = since("probes");
     assert!(probes > 0 && probes * 4 < READERS * READS, "{probes} probes");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outdated_answer_is_renewed_behind_its_readers() {
+    const SHAPES: [&str; 3] = [
+        "SELECT sum(n) FROM t",
+        "SELECT max(at) FROM t",
+        "SELECT sum(n) FROM t WHERE id >= $1",
+    ];
+    let setup = Setup::start_with(1, &[], without_stream).await;
+    let mut writer = setup.proxy.client().await;
+    for sql in [
+        "CREATE TABLE t (id int PRIMARY KEY, n bigint NOT NULL, at timestamptz NOT NULL DEFAULT now())",
+        "INSERT INTO t VALUES (1, 0, '2024-01-01 12:00:00+00')",
+    ] {
+        writer.run(sql).await;
+    }
+    for sql in SHAPES {
+        let mut reader = at(&setup, "bounded 1h").await;
+        reader.run("SET TimeZone = 'Asia/Tokyo'").await;
+        let values: &[&str] = if sql.contains('$') { &["0"] } else { &[] };
+        let mut read = async || {
+            let answer = if values.is_empty() {
+                reader.query(sql).await
+            } else {
+                reader.extended(sql, values, false).await
+            };
+            let value = answer.expect("an answer").text();
+            (value, reader.last().await.expect("the proxy's own statement"))
+        };
+        let before = eventually("a hit", async || {
+            let (value, last) = read().await;
+            if last.served_by == "cache" {
+                Ok(value)
+            } else {
+                Err(last)
+            }
+        })
+        .await;
+        writer.run("UPDATE t SET n = n + 1, at = at + '1 day'").await;
+        let after = eventually("another answer", async || {
+            let (value, last) = read().await;
+            assert_eq!(last.served_by, "cache", "nobody waits for it: {last:?}");
+            if value == before { Err(last) } else { Ok(value) }
+        })
+        .await;
+        let truth = format!("SET TimeZone = 'Asia/Tokyo'; {}", sql.replace("$1", "0"));
+        assert_eq!(after, setup.direct_value(0, &truth).await);
+    }
+    assert!(stats(&setup).await["refreshed"] >= 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_so_many_are_renewed_at_a_time() {
+    let setup = Setup::start_with(0, &[], without_refreshes).await;
+    let mut writer = setup.proxy.client().await;
+    for sql in TABLE {
+        writer.run(sql).await;
+    }
+    let mut reader = at(&setup, "bounded 1h").await;
+    assert_eq!(reader.until_served_by("cache", SUM).await, "0");
+    writer.run("UPDATE t SET n = 1").await;
+    eventually("one is dropped", async || {
+        assert_eq!(reader.value(SUM).await, "0");
+        let stats = stats(&setup).await;
+        assert_eq!(stats["refreshed"], 0);
+        if stats["refreshes_dropped"] > 0 {
+            Ok(())
+        } else {
+            Err(())
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_entry_that_is_asked_for_is_renewed_before_its_time_is_over() {
+    let short = |config: &mut Config| {
+        without_stream(config);
+        config.cache.ttl = Duration::from_secs(2);
+    };
+    let setup = Setup::start_with(0, &[], short).await;
+    let mut reader = setup.proxy.client().await;
+    for sql in TABLE {
+        reader.run(sql).await;
+    }
+    eventually("it is renewed", async || {
+        assert_eq!(reader.value(SUM).await, "0");
+        let stats = stats(&setup).await;
+        if stats["refreshed"] > 1 {
+            Ok(())
+        } else {
+            Err(stats["refreshed"])
+        }
+    })
+    .await;
 }

@@ -8,6 +8,7 @@ use bytes::BytesMut;
 
 use super::*;
 use crate::cache::answer::Room;
+use crate::cache::entry::Renewal;
 use crate::cache::key::{Form, Request};
 use crate::freshness::clocks::{Clocks, Scope};
 
@@ -30,6 +31,7 @@ fn answer(clocks: &Clocks) -> Outcome {
         asked_at: Instant::now(),
         ttl: Duration::from_secs(1),
         cost: Duration::ZERO,
+        renewal: Renewal::default(),
     }))
 }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 
 use super::*;
+use crate::cache::entry::Renewal;
 use crate::cache::key::{Form, Identity, Request};
 use crate::freshness::clocks::Clocks;
 
@@ -40,6 +41,7 @@ fn entry(tables: &[Oid], bytes: usize) -> Arc<Entry> {
         asked_at: Instant::now(),
         ttl: Duration::from_secs(300),
         cost: Duration::ZERO,
+        renewal: Renewal::default(),
     })
 }
 
