@@ -16,9 +16,10 @@ use crate::cluster::{NodeId, in_words};
 use crate::freshness::catalogs::CatalogSource;
 use crate::sql::ident::quote_ident;
 
-/// What must not depend on the defaults of role, database or server.
+/// What must not depend on the defaults of role, database or server. It gives up waiting for a lock before others, with whom it might
+/// be in a deadlock, look for one: after `deadlock_timeout`, a second by default.
 const OPTIONS: &str = "-c default_transaction_read_only=off -c default_transaction_isolation=read\\ committed \
-    -c synchronous_commit=local -c lock_timeout=1s -c statement_timeout=20s -c search_path=pg_catalog";
+    -c synchronous_commit=local -c lock_timeout=500ms -c statement_timeout=20s -c search_path=pg_catalog";
 
 /// Which publication is streamed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,7 +86,9 @@ impl Steward {
     /// Makes the publication, empty, or sees whether the one that is named will do. Before the slot: what is decoded must find it.
     pub async fn prepare(&self, publication: &Publication) -> Result<(), WhyNot> {
         if let Publication::Own(name) = publication {
-            publication::lock(&self.client, name).await?;
+            if !publication::lock(&self.client, name).await? {
+                return Err(WhyNot::Answer("a lock that nobody else knows"));
+            }
             let create = format!("CREATE PUBLICATION {}", quote_ident(name));
             self.client.batch_execute(&create).await?;
         }
