@@ -119,21 +119,9 @@ async fn check_tells_roles_and_what_a_missing_right_costs() {
     cluster.wait_caught_up().await.expect("the replica has the roles");
     let (primary, replica) = (cluster.address(0).to_string(), cluster.address(1).to_string());
     let check = |user: &str, node: &str| {
-        let set = "auth.query=off";
-        let arguments = [
-            "check",
-            "--auth",
-            "trust",
-            "--set",
-            set,
-            "--control-user",
-            user,
-            "--node",
-            &primary,
-            "--node",
-            node,
-        ];
-        pgladder(&arguments, &[])
+        let nodes = ["--control-user", user, "--node", &primary, "--node", node];
+        let start = ["check", "--auth", "trust", "--set", "auth.query=off"];
+        pgladder(&[&start[..], &nodes].concat(), &[])
     };
 
     let found = check("postgres", &replica);
@@ -152,13 +140,24 @@ async fn check_tells_roles_and_what_a_missing_right_costs() {
         said[2].contains("  lag ") && said[2].ends_with("  usable"),
         "{said:#?}"
     );
-    assert_eq!(said[3], "control user postgres: no right missing");
+    assert_eq!(
+        said[3..],
+        [
+            "control user postgres: no right missing",
+            "stream: the server and the rights allow it"
+        ]
+    );
 
     let said = lines(&check("watcher", &replica).stdout);
     assert_eq!(said[3], "control user watcher: 1 right missing");
     assert!(
         said[4].starts_with("  GRANT CONNECT ON DATABASE \"closed\" TO \"watcher\": no catalog of it"),
         "{said:#?}"
+    );
+    assert_eq!(
+        said[5],
+        "stream: none, and a write past the proxy is not heard of: the control user may not replicate: \
+         ALTER ROLE … REPLICATION"
     );
 
     let said = lines(&check("poor one", &replica).stdout);

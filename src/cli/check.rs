@@ -1,8 +1,8 @@
 //! `pgladder check`: is the configuration good, can its nodes be used, and what would a missing right cost?
 //!
 //! It runs the cluster of `serve` for as long as it takes every node to answer or fail, so that both judge alike, then asks
-//! the primary for the control user's rights. It changes nothing on any node. It fails, with exit status 1, when a node cannot be
-//! used; a missing right costs something, which it says, and is no failure.
+//! the primary for the control user's rights, and whether a stream is possible. It changes nothing on any node. It fails, with exit
+//! status 1, when a node cannot be used; a missing right costs something, which it says, and is no failure.
 
 mod rights;
 
@@ -20,7 +20,8 @@ use super::Failure;
 use super::control::{self, Login};
 use super::options::ConfigOptions;
 use crate::cluster::{Cluster, ClusterView, NodeView, NotUsable, Role, Ticks};
-use crate::config::{Config, show_duration};
+use crate::config::{Config, Endpoint, StreamUse, show_duration};
+use crate::stream::permit::permit;
 
 /// So many samples of each node show its lag: the first may come before the primary is known.
 const SAMPLES: u64 = 3;
@@ -77,11 +78,34 @@ async fn try_nodes(config: &Config, out: &mut dyn Write) -> anyhow::Result<()> {
     for right in missing {
         writeln!(out, "  {right}")?;
     }
+    let stream = stream(config, address, &mut drivers).await;
+    writeln!(out, "stream: {stream}")?;
     let unusable = view.nodes.iter().filter(|node| !node.usable).count();
     if unusable > 0 {
         return Err(anyhow!("{unusable} of {} nodes cannot be used", view.nodes.len()));
     }
     Ok(())
+}
+
+/// Whether writes made past the proxy would be heard of, in the control database.
+async fn stream(config: &Config, primary: &Endpoint, drivers: &mut JoinSet<()>) -> String {
+    if config.stream.enabled == StreamUse::Off {
+        return "off".to_owned();
+    }
+    let login = Login {
+        node: primary,
+        database: &config.cluster.control_database,
+        user: &config.cluster.control_user,
+    };
+    let client = match control::open(config, login, drivers).await {
+        Ok(client) => client,
+        Err(error) => return format!("{error:#}"),
+    };
+    let replicas = i64::try_from(config.nodes.len() - 1).unwrap_or(i64::MAX);
+    match permit(&client, config.stream.publication.is_none(), replicas).await {
+        Ok(_) => "the server and the rights allow it".to_owned(),
+        Err(why) => format!("none, and a write past the proxy is not heard of: {why}"),
+    }
 }
 
 /// The view once every node has failed, or has answered often enough to tell its lag; or what there is at the end of patience.

@@ -248,7 +248,7 @@ impl Session {
                 Err(error) => return Box::pin(self.refused_before(held, work, error)).await,
             }
         }
-        if self.must_withhold(&work.verdicts) {
+        if self.must_withhold(work) {
             Box::pin(self.withhold()).await;
         }
         self.announce(&work.verdicts, in_block);

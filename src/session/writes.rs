@@ -11,6 +11,7 @@ use tokio::time::timeout;
 
 use super::effects::calls_unknown;
 use super::held::Held;
+use super::perform::{Messages, Work};
 use super::run::Session;
 use crate::catalog::verdict::{Verdict, Why, WriteSet};
 use crate::freshness::database::{Announced, Writes};
@@ -123,10 +124,15 @@ impl Session {
         self.pending.withheld = Some(withheld);
     }
 
-    /// Is that still to be done for a unit with these verdicts?
-    pub(super) fn must_withhold(&self, verdicts: &[Arc<Verdict>]) -> bool {
-        let mut statements = verdicts.iter().flat_map(|verdict| &verdict.script.statements);
-        statements.any(|statement| may_alter(&statement.kind))
+    /// Is that still to be done for this unit?
+    pub(super) fn must_withhold(&self, work: &Work<'_>) -> bool {
+        let text = match &work.messages {
+            Messages::Query(sql) => &sql[..],
+            Messages::Function(_) | Messages::Batch(_) => b"",
+        };
+        let scripts = work.verdicts.iter().map(|verdict| &verdict.script);
+        let mut statements = scripts.flat_map(|script| &script.statements);
+        statements.any(|statement| may_alter(&statement.kind, text))
             && self.pending.withheld.is_none()
             && self.database.stream_is_open()
     }
@@ -216,9 +222,20 @@ fn can_commit(kind: &Kind) -> bool {
 }
 
 /// Can it change what the rows of a table are identified by? A procedure or a function could, too, but they are called for other
-/// things all the time; what they change the stream sees when it looks again.
-fn may_alter(kind: &Kind) -> bool {
-    matches!(kind, Kind::Ddl { global: false } | Kind::Do | Kind::Other(_))
+/// things all the time; what they change the stream sees when it looks again. Of a text that was not read, such as a long list
+/// of values, the words tell.
+fn may_alter(kind: &Kind, text: &[u8]) -> bool {
+    let says = |word: &[u8]| {
+        let mut windows = text.windows(word.len());
+        windows.any(|window| window.eq_ignore_ascii_case(word))
+    };
+    match kind {
+        Kind::Ddl { global } => !global,
+        Kind::Do => true,
+        Kind::Other(word) if word.is_empty() => says(b"alter") || says(b"drop"),
+        Kind::Other(word) => matches!(&**word, "alter" | "create" | "drop"),
+        _ => false,
+    }
 }
 
 /// Does it do what its text does not show?
@@ -236,6 +253,36 @@ mod tests {
     use super::*;
     use crate::catalog::judge_without_catalog;
     use crate::sql::analyze;
+
+    #[test]
+    fn what_may_take_an_identity_is_told_by_kind_or_by_word() {
+        let may = |sql: &str| {
+            let script = analyze(sql.as_bytes()).expect("short");
+            let mut statements = script.statements.iter();
+            statements.any(|statement| may_alter(&statement.kind, sql.as_bytes()))
+        };
+        for sql in [
+            "ALTER TABLE t DROP CONSTRAINT t_pkey",
+            "DROP INDEX one",
+            "CREATE TABLE t_2 PARTITION OF t FOR VALUES IN (2)",
+            "DO 'BEGIN END'",
+            "SELECT 1; ALTER TABLE t REPLICA IDENTITY NOTHING",
+        ] {
+            assert!(may(sql), "{sql}");
+        }
+        for sql in [
+            "SELECT 1",
+            "INSERT INTO t VALUES ('alter')",
+            "CALL p()",
+            "VACUUM t",
+        ] {
+            assert!(!may(sql), "{sql}");
+        }
+        let unread = Kind::Other("".into());
+        assert!(may_alter(&unread, b"...; Alter Table t ..."));
+        assert!(!may_alter(&unread, b"INSERT INTO t VALUES (1), (2), ..."));
+        assert!(!may_alter(&Kind::Other("load".into()), b"LOAD 'alter'"));
+    }
 
     #[test]
     fn without_a_catalog_plain_texts_write_rows_and_others_anything() {

@@ -6,7 +6,9 @@
 //! It decodes no rows, and keeps nothing on the server that outlives its connection but a publication, which it drops.
 
 mod follow;
+pub mod permit;
 pub mod pgoutput;
+mod plan;
 pub mod publication;
 pub mod replication;
 mod running;

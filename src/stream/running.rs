@@ -14,10 +14,11 @@ use tokio::time::sleep_until;
 
 use super::follow::{Board, SWEEP_INTERVAL, StreamLimits};
 use super::pgoutput::Committed;
+use super::plan::Plan;
 use super::snapshot::Snapshot;
 use super::state::State;
 use super::status::{Mode, Status};
-use super::steward::{Altered, Plan, Publication, Steward};
+use super::steward::{Altered, Publication, Steward};
 use super::why_not::WhyNot;
 use super::wire::{Heard, Wire};
 use crate::catalog::verdict::Oid;

@@ -52,17 +52,22 @@ pub async fn until_shown(console: &mut Client, column: usize, wanted: &str) {
     .await;
 }
 
+/// What keeps the entry of this statement true, as `SHOW CACHE` says; `None`: there is no entry.
+pub async fn kept_by(console: &mut Client, sql: &str) -> Option<String> {
+    let cache = console.query("SHOW CACHE").await.expect("the console");
+    let text = |value: &Option<bytes::Bytes>| {
+        String::from_utf8_lossy(value.as_deref().unwrap_or_default()).into_owned()
+    };
+    let kept = cache.rows.iter().find(|row| text(&row[9]) == sql);
+    kept.map(|row| text(&row[8]))
+}
+
 /// Reads until the entry is there and the stream carries all that it reads.
 pub async fn until_carried(setup: &Setup, reader: &mut Client, sql: &str) {
     let mut console = setup.proxy.client_of("postgres", "pgladder").await;
     eventually(&format!("carried: {sql}"), async || {
         // First whether it is carried: what is served from the cache afterwards was read since.
-        let cache = console.query("SHOW CACHE").await.expect("the console");
-        let text = |value: &Option<bytes::Bytes>| {
-            String::from_utf8_lossy(value.as_deref().unwrap_or_default()).into_owned()
-        };
-        let kept = cache.rows.iter().find(|row| text(&row[9]) == sql);
-        let kept = kept.map(|row| text(&row[8]));
+        let kept = kept_by(&mut console, sql).await;
         let (_, last) = reader.served(sql).await;
         let carried = kept.as_deref() == Some("stream") && last.served_by == "cache";
         if carried { Ok(()) } else { Err((last, kept)) }
@@ -152,6 +157,14 @@ async fn what_the_stream_cannot_carry_is_never_published_and_says_so() {
     let wanted = "public.audit (no replica identity), public.daily (not a permanent table), \
         public.parted (no replica identity)";
     until_shown(&mut console, NOT_CARRIED, wanted).await;
+    for sql in bare {
+        reader.until_served_by("cache", sql).await;
+        assert_eq!(
+            kept_by(&mut console, sql).await.as_deref(),
+            Some("observed"),
+            "{sql}"
+        );
+    }
     // The application writes them as before: a published table without identity would refuse.
     setup
         .direct("UPDATE audit SET n = 2; INSERT INTO parted VALUES (12, 1); UPDATE parted SET n = 2")

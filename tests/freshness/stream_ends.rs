@@ -115,6 +115,42 @@ async fn a_slot_that_does_not_become_ready_is_given_up_and_leaves_nothing() {
     until_shown(&mut console, CARRIED, "1").await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slot_that_keeps_too_much_of_the_log_is_given_up() {
+    let setup = Setup::start_with(0, &[], |config: &mut Config| {
+        with_stream(config);
+        config.stream.retained_max = 1 << 20;
+    })
+    .await;
+    let mut reader = setup.proxy.client().await;
+    for sql in TABLE {
+        reader.run(sql).await;
+    }
+    until_carried(&setup, &mut reader, SUM).await;
+    let walsender = setup
+        .direct_value(0, "SELECT active_pid FROM pg_replication_slots")
+        .await;
+    let walsender = Pid::from_raw(walsender.parse().expect("a number"));
+    kill(walsender, Signal::SIGSTOP).expect("it stops");
+    setup
+        .direct(
+            "CREATE TABLE much (n text); INSERT INTO much SELECT repeat('much', 300) FROM generate_series(1, 3000)",
+        )
+        .await;
+    setup.direct("UPDATE t SET n = 1").await;
+    let mut console = setup.proxy.client_of("postgres", "pgladder").await;
+    until_shown(&mut console, BEGUN, "2").await;
+    kill(walsender, Signal::SIGCONT).expect("it goes on, and ends");
+    until_read(&mut reader, SUM, "1").await;
+    eventually("its slot is gone", async || {
+        let held = format!("SELECT count(*) FROM pg_replication_slots WHERE active_pid = {walsender}");
+        let seen = setup.direct_value(0, &held).await;
+        if seen == "0" { Ok(()) } else { Err(seen) }
+    })
+    .await;
+    until_carried(&setup, &mut reader, SUM).await;
+}
+
 pub fn pgladder(arguments: &[&str], node: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pgladder"));
     command

@@ -1,12 +1,13 @@
-//! The runs: one as the proxy is, and one with each guard switched off, which must go wrong.
+//! The runs: as the proxy is, with a stream and without, and one with each guard switched off, which must go wrong.
 //!
-//! `PGLADDER_CHECK_OPERATIONS` makes the first one longer, `PGLADDER_CHECK_SEED` repeats its choices. A run also fails when it looked
+//! `PGLADDER_CHECK_OPERATIONS` makes the first two longer, `PGLADDER_CHECK_SEED` repeats their choices. A run also fails when it looked
 //! at too little: few reads from the cache or from replicas, or a way not taken.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use pgladder::config::StreamUse;
 use pgladder::demo::cluster::ThrowAwayCluster;
 use pgladder::freshness::guards::Guards;
 use tokio::sync::RwLock;
@@ -43,6 +44,7 @@ struct Plan {
     operations: u64,
     guards: Guards,
     load: Load,
+    stream: StreamUse,
 }
 
 async fn check(plan: Plan) -> Report {
@@ -51,9 +53,13 @@ async fn check(plan: Plan) -> Report {
         operations,
         guards,
         mut load,
+        stream,
     } = plan;
     let cluster = servers(2, &[("max_prepared_transactions", "64")]).await;
-    let proxy = Proxy::start(addresses(&cluster), guards, |_| {}).await;
+    let proxy = Proxy::start(addresses(&cluster), guards, |config| {
+        config.stream.enabled = stream;
+    })
+    .await;
     let mut client = proxy.client().await;
     for sql in schema(FAMILIES) {
         client.run(&sql).await;
@@ -106,6 +112,15 @@ fn tell(seed: u64, report: &Report) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_read_misses_what_was_acknowledged_before_it() {
+    nothing_goes_wrong(StreamUse::Off).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_read_misses_it_either_where_there_is_a_stream() {
+    nothing_goes_wrong(StreamUse::Auto).await;
+}
+
+async fn nothing_goes_wrong(stream: StreamUse) {
     let seed = number("PGLADDER_CHECK_SEED").unwrap_or_else(rand::random);
     let operations = number("PGLADDER_CHECK_OPERATIONS").unwrap_or(OPERATIONS);
     let load = Load::everything();
@@ -115,6 +130,7 @@ async fn no_read_misses_what_was_acknowledged_before_it() {
         operations,
         guards,
         load,
+        stream,
     })
     .await;
     tell(seed, &report);
@@ -134,6 +150,8 @@ async fn must_go_wrong(guards: Guards, load: Load) {
         operations,
         guards,
         load,
+        // It would find out a part of what is wrong by itself.
+        stream: StreamUse::Off,
     });
     let report = timeout(Duration::from_secs(60), found).await;
     let report = report.unwrap_or_else(|_| panic!("seed {seed}: nothing was found in a minute: {guards:?}"));
