@@ -21,7 +21,9 @@ use pgladder::pool::{
 };
 use postgres_protocol::message::frontend;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 const NODE: NodeId = NodeId(0);
 
@@ -641,4 +643,36 @@ async fn callers_that_leave_at_any_moment_leave_nothing_behind() {
     let after = &pools.snapshot()[0];
     assert_eq!((after.lent, after.waiting, after.idle), (0, 0, 3));
     eventually("the server sees the same connections", || server.backends() == 3).await;
+}
+
+#[tokio::test]
+async fn a_busy_pool_lets_others_have_a_place_on_a_full_node() {
+    let server = Postgres::start();
+    let pools = server.pools(PoolSettings {
+        node_connections_max: 2,
+        ..settings(2)
+    });
+    // So many callers for two connections that somebody always waits for what comes back.
+    let stop = CancellationToken::new();
+    let mut busy = JoinSet::new();
+    for _ in 0..12 {
+        let (pools, stop) = (Arc::clone(&pools), stop.clone());
+        busy.spawn(async move {
+            while !stop.is_cancelled() {
+                let held = pools.lease(&key("plainuser"), soon()).await.expect("its turn");
+                tokio::task::yield_now().await;
+                drop(held);
+            }
+        });
+    }
+    let is_busy = || {
+        let pools = pools.snapshot();
+        pools.iter().any(|pool| pool.lent == 2 && pool.waiting > 2)
+    };
+    eventually("both connections are in use", is_busy).await;
+    drop(pools.lease(&key("md5user"), soon()).await.expect("a place"));
+    stop.cancel();
+    while let Some(ended) = busy.join_next().await {
+        ended.expect("each had its turn");
+    }
 }

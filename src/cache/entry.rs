@@ -13,6 +13,10 @@ use crate::freshness::clocks::Note;
 /// Bytes that an entry costs besides its key and its answer: map slots, list links, reference counts.
 pub const OVERHEAD_BYTES: usize = 256;
 
+/// Bytes that an entry costs for each table that it reads: its epoch, and its key's place in the list of the table's entries, which
+/// is a hash table that is half empty at worst.
+pub const TABLE_BYTES: usize = 16 + 2 * (size_of::<super::key::Key>() + 1);
+
 /// One cached answer.
 #[derive(Debug)]
 pub struct Entry {
@@ -60,7 +64,7 @@ fn milliseconds(age: Duration) -> u64 {
 impl Entry {
     /// Bytes of the budget that it uses, its key left out.
     pub fn size(&self) -> usize {
-        let notes = self.note.tables().count() * 16;
+        let notes = self.note.tables().count() * TABLE_BYTES;
         self.answer.size() + notes + OVERHEAD_BYTES
     }
 
@@ -118,6 +122,6 @@ mod tests {
         assert!(!entry.in_time(asked_at + ttl));
         assert_eq!(entry.age(asked_at + ttl), ttl);
         assert!(!entry.is_to_end(asked_at + ttl * 7 / 10, ttl) && entry.is_to_end(asked_at + ttl, ttl));
-        assert_eq!(entry.size(), size + 16 + OVERHEAD_BYTES);
+        assert_eq!(entry.size(), size + TABLE_BYTES + OVERHEAD_BYTES);
     }
 }

@@ -23,7 +23,9 @@ pub enum Outcome {
     Answered(Arc<Entry>),
     /// The server refused the statement: its ErrorResponse, as it came.
     Failed(bytes::Bytes),
-    /// No answer to share: too large, not cacheable after all, or the leader is gone.
+    /// No answer that can be shared, nor will the next be: too large, or not cacheable after all.
+    Unshareable,
+    /// The leader is gone, or had an error of its own.
     Abandoned,
 }
 

@@ -29,6 +29,8 @@ use crate::pool::manager::{Connector, Shared};
 use crate::pool::shelf::Shelf;
 use crate::pool::tls::ServerTls;
 
+/// While another pool waits for a place on the node, a connection goes from caller to caller for so long.
+const TURN: Duration = Duration::from_secs(1);
 /// bb8 keeps one wake-up when two connections come back at once, so a waiter looks again this often.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// bb8's own timeout is never the one that counts: each caller has a deadline.
@@ -352,6 +354,12 @@ impl Pool {
             && self.line.waiting() > 0
             && !self.demand.is_waited_for()
             && connection.opened_at.elapsed() < self.lifetime
+            && !self.is_others_turn(connection)
+    }
+
+    /// Does another pool wait for a place on the node, while this one's callers have had it for a while?
+    fn is_others_turn(&self, connection: &ServerConnection) -> bool {
+        self.shelf.is_full() && connection.opened_at.elapsed() >= TURN
     }
 
     pub(crate) fn count_lease(&self) {

@@ -53,6 +53,14 @@ impl Refusal {
         )))
     }
 
+    /// Its time was over while the unit waited.
+    pub fn timed_out() -> Self {
+        Self::Proxy(Box::new(Report::error(
+            sqlstate::QUERY_CANCELED,
+            "canceling statement due to statement timeout",
+        )))
+    }
+
     /// The same as the end of a connection.
     #[must_use]
     pub fn fatal(self) -> Self {

@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 
-use super::acquire::Refusal;
 use super::held::sqlstate;
 use super::last::{Last, Reason, ServedBy};
 use super::perform::{Cacheable, Work};
@@ -115,8 +114,15 @@ impl Session {
                 Seat::Share(waiter) => (waiter, true),
                 Seat::Queue(waiter) => (waiter, !self.database.guards_flights()),
             };
-            let Some(outcome) = self.waiting(waiter.outcome()).await? else {
-                let refusal = Refusal::cancelled();
+            let until = self.statement_until();
+            let outcome = async {
+                match until {
+                    Some(until) => tokio::time::timeout_at(until.into(), waiter.outcome()).await.ok(),
+                    None => Some(waiter.outcome().await),
+                }
+            };
+            let Some(outcome) = self.waiting(outcome).await?.flatten() else {
+                let refusal = self.cancelled();
                 self.refuse_shared(|out| refusal.encode(out));
                 return Ok(Found::Served);
             };
@@ -130,6 +136,8 @@ impl Session {
                     self.refuse_shared(|out| out.extend_from_slice(&frame));
                     return Ok(Found::Served);
                 }
+                // All who wait run it at once, rather than one after the other.
+                Outcome::Unshareable => return Ok(Found::Bypass),
                 _ => {}
             }
             if let Some(found) = self.find(work, wanted) {
@@ -251,9 +259,11 @@ impl Filling {
         let messages = match answered {
             Ok(messages) => messages,
             Err(error) => {
-                let shared = error.filter(|frame| is_the_statements(sqlstate(frame)));
-                self.permit
-                    .finish(shared.map_or(Outcome::Abandoned, Outcome::Failed));
+                self.permit.finish(match error {
+                    None => Outcome::Unshareable,
+                    Some(frame) if is_the_statements(sqlstate(&frame)) => Outcome::Failed(frame),
+                    Some(_) => Outcome::Abandoned,
+                });
                 return false;
             }
         };

@@ -1,8 +1,9 @@
 //! Cancel requests: the proxy's own keys, and which server connection a key means at this moment.
 //!
 //! The listener brings requests, each session keeps a slot. Invariant: a request is forwarded only to the connection that the
-//! session holds, and that connection is not given back before the server has taken the request, so that it never stops the
-//! next client's statement. Dropping a slot makes its key meaningless. Every future here is cancel safe.
+//! session holds, and that connection is lent to nobody else before the server has taken the request, so that it never stops the
+//! next client's statement: where it is not known whether the server has, the connection is closed. Dropping a slot makes its key
+//! meaningless. Every future here is cancel safe; a forwarding that is dropped counts as one of which nothing is known.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -62,6 +63,8 @@ const STOPPED: u8 = 2;
 struct Running {
     target: Option<CancelTarget>,
     forwarding: usize,
+    /// A request may still be on its way to the target.
+    doubtful: bool,
 }
 
 /// A session's place; its key is what BackendKeyData tells the client.
@@ -101,18 +104,14 @@ impl Cancels {
         }
     }
 
-    /// Cancels what the session with this key runs now, if anything; returns when the server has taken the request.
-    pub async fn cancel(&self, process: i32, secret: &[u8], pools: &Pools) {
-        let Some(shared) = self.slots.lock().get(&process).cloned() else {
-            return;
-        };
-        if !same(&shared.secret, secret) {
-            return;
+    /// Cancels what the session with this key does now: ends its waiting in the proxy, or returns the request that is to be
+    /// forwarded.
+    pub fn cancel(&self, process: i32, secret: &[u8]) -> Option<Forwarding> {
+        let shared = self.slots.lock().get(&process).cloned()?;
+        if !same(&shared.secret, secret) || shared.stop_waiting() {
+            return None;
         }
-        shared.stop_waiting();
-        if let Some(forwarding) = Forwarding::begin(&shared) {
-            forwarding.end(pools).await;
-        }
+        Forwarding::begin(&shared)
     }
 }
 
@@ -121,6 +120,7 @@ impl Cancels {
 pub struct Forwarding {
     shared: Arc<Shared>,
     target: CancelTarget,
+    taken: bool,
 }
 
 impl Forwarding {
@@ -131,20 +131,26 @@ impl Forwarding {
         Some(Self {
             shared: Arc::clone(shared),
             target,
+            taken: false,
         })
     }
 
     /// Returns when the server has taken the request.
-    pub async fn end(self, pools: &Pools) {
-        if let Err(error) = pools.cancel(&self.target).await {
-            tracing::debug!(%error, "a cancel request did not reach its server");
+    pub async fn end(mut self, pools: &Pools) {
+        match pools.cancel(&self.target).await {
+            Ok(()) => self.taken = true,
+            Err(error) => tracing::debug!(%error, "a cancel request may not have reached its server"),
         }
     }
 }
 
 impl Drop for Forwarding {
     fn drop(&mut self) {
-        self.shared.running.lock().forwarding -= 1;
+        {
+            let mut running = self.shared.running.lock();
+            running.forwarding -= 1;
+            running.doubtful |= !self.taken;
+        }
         self.shared.done.notify_one();
     }
 }
@@ -170,15 +176,17 @@ impl CancelSlot {
         Forwarding::begin(&self.shared)
     }
 
-    /// From now on a request means nothing; returns when none is being forwarded any more.
-    pub async fn clear(&self) {
+    /// From now on a request means nothing; returns when none is being forwarded any more. False: one may still be on its way,
+    /// and the connection must not be lent to anybody else.
+    #[must_use]
+    pub async fn clear(&self) -> bool {
         loop {
             let done = self.shared.done.notified();
             {
                 let mut running = self.shared.running.lock();
                 running.target = None;
                 if running.forwarding == 0 {
-                    return;
+                    return !std::mem::take(&mut running.doubtful);
                 }
             }
             done.await;
@@ -270,13 +278,27 @@ mod tests {
         });
         let requests = [slot.request(), slot.request()].map(|request| request.expect("it runs"));
         let mut cleared = std::pin::pin!(slot.clear());
-        for request in requests {
+        for mut request in requests {
             let early = tokio::time::timeout(std::time::Duration::ZERO, &mut cleared);
             assert!(early.await.is_err());
+            request.taken = true;
             drop(request);
         }
-        cleared.await;
+        assert!(cleared.await, "the server has taken both");
         assert!(slot.request().is_none(), "it is over");
+    }
+
+    #[tokio::test]
+    async fn a_request_of_which_nothing_is_known_keeps_the_connection_from_others() {
+        let slot = Arc::new(Cancels::default()).slot(0);
+        slot.aim(CancelTarget {
+            node: crate::cluster::NodeId(0),
+            process: 7,
+            secret: Bytes::new(),
+        });
+        drop(slot.request());
+        assert!(!slot.clear().await);
+        assert!(slot.clear().await, "that was said of the connection of then");
     }
 
     #[test]
@@ -296,7 +318,7 @@ mod tests {
     #[tokio::test]
     async fn nothing_is_awaited_where_nothing_is_forwarded() {
         let slot = Arc::new(Cancels::default()).slot(0);
-        slot.clear().await;
+        assert!(slot.clear().await);
         assert_eq!(slot.unless_cancelled(async { 7 }).await, Some(7));
     }
 }

@@ -79,7 +79,7 @@ impl Session {
             Route::Replica(_) if self.database.catalog_is_changing() => Reason::CatalogChanging,
             Route::Replica(_) if begun.known_in_flight && self.saw_primary => Reason::FencePending,
             Route::Replica(_) if work.level == Level::Strict => match self.read_index(begun).await? {
-                ReadIndex::Cancelled => return Ok(Chosen::Refused(Refusal::cancelled())),
+                ReadIndex::Cancelled => return Ok(Chosen::Refused(self.cancelled())),
                 ReadIndex::Unknown => Reason::Level(work.level),
                 ReadIndex::Known(begun) => match self.replica(Reason::ReadIndex, &begun).await? {
                     Ok(chosen) => return Ok(chosen),
@@ -111,7 +111,7 @@ impl Session {
     ) -> Result<Result<Chosen, Reason>, Goodbye> {
         let held = match self.borrow(node, true).await? {
             Borrowed::Held(held) => held,
-            Borrowed::Cancelled => return Ok(Ok(Chosen::Refused(Refusal::cancelled()))),
+            Borrowed::Cancelled => return Ok(Ok(Chosen::Refused(self.cancelled()))),
             Borrowed::Refused(_) => return Ok(Err(Reason::NoReplica)),
         };
         if is_admitted(&held, &self.proxy, begun) && is_brought_to(&held, self.id, &self.wanted) {
@@ -129,7 +129,7 @@ impl Session {
     ) -> Result<Result<Chosen, Reason>, Goodbye> {
         let proxy = Arc::clone(&self.proxy);
         Ok(match self.waiting(ask_admitted(held, &proxy, begun)).await? {
-            None => Ok(Chosen::Refused(Refusal::cancelled())),
+            None => Ok(Chosen::Refused(self.cancelled())),
             Some(Ok(held)) => match self.bring(held, reason).await {
                 // Nothing of the unit was sent yet: what this replica cannot do, the primary may.
                 Chosen::Refused(_) => {
@@ -156,7 +156,7 @@ impl Session {
                     return Ok(Chosen::Held(held, reason));
                 }
                 Borrowed::Held(held) => first = Some(held),
-                Borrowed::Cancelled => return Ok(Chosen::Refused(Refusal::cancelled())),
+                Borrowed::Cancelled => return Ok(Chosen::Refused(self.cancelled())),
                 Borrowed::Refused(error) => return Ok(Chosen::Refused(error.into())),
             }
         }
@@ -183,7 +183,7 @@ impl Session {
                 self.waiting(place.primary(&proxy)).await?
             };
             let held = match leased {
-                None => return Ok(Chosen::Refused(Refusal::cancelled())),
+                None => return Ok(Chosen::Refused(self.cancelled())),
                 Some(Err(refusal)) => return Ok(Chosen::Refused(refusal)),
                 Some(Ok(held)) => held,
             };
@@ -241,14 +241,36 @@ impl Session {
         ))))
     }
 
-    fn lease_deadline(&self) -> Instant {
-        Instant::now() + self.policy.lease_wait
+    /// When the unit's `statement_timeout` is over, which counts from its arrival.
+    pub(super) fn statement_until(&self) -> Option<Instant> {
+        Some(self.unit_began + self.derived.statement_max?)
+    }
+
+    /// Why waiting for a connection, or for another's answer, has ended before that came.
+    pub(super) fn cancelled(&self) -> Refusal {
+        if self
+            .statement_until()
+            .is_some_and(|until| until <= Instant::now())
+        {
+            Refusal::timed_out()
+        } else {
+            Refusal::cancelled()
+        }
+    }
+
+    /// One for all the lines that a unit waits in, one after the other.
+    fn lease_deadline(&mut self) -> Instant {
+        *self
+            .lease_until
+            .get_or_insert_with(|| Instant::now() + self.policy.lease_wait)
     }
 
     /// Waits in a pool's line, and watches the client meanwhile.
     async fn in_line(&mut self, mut line: InLine, deadline: Instant) -> Result<Waited, Goodbye> {
         self.presence.wait(true);
-        self.patience.set(deadline);
+        let statement_until = self.statement_until();
+        self.patience
+            .set(statement_until.map_or(deadline, |until| until.min(deadline)));
         let input_max = self.unit_bytes + AHEAD_BYTES_MAX;
         let (wire, patience, cancel) = (&mut self.wire, &mut self.patience, self.cancel.wait());
         let waited = std::future::poll_fn(|cx| {
@@ -259,7 +281,11 @@ impl Session {
                 return Poll::Ready(Ok(Waited::Cancelled));
             }
             if patience.poll(cx).is_ready() {
-                return Poll::Ready(Ok(Waited::Refused(PoolError::TimedOut)));
+                return Poll::Ready(Ok(if statement_until.is_some_and(|until| until < deadline) {
+                    Waited::Cancelled
+                } else {
+                    Waited::Refused(PoolError::TimedOut)
+                }));
             }
             while !wire.gone && wire.input.len() < input_max {
                 ready!(wire.poll_read(cx));

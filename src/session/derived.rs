@@ -50,6 +50,8 @@ pub struct Derived {
     pub utf8: bool,
     /// `idle_in_transaction_session_timeout`, where the session has set one: kept by the proxy while no server has the block.
     pub idle_in_block_max: Option<Duration>,
+    /// `statement_timeout`, where the session has set one: kept by the proxy while no server has the statement.
+    pub statement_max: Option<Duration>,
 }
 
 impl Derived {
@@ -89,6 +91,7 @@ impl Derived {
             idle_in_block_max: settings
                 .in_force("idle_in_transaction_session_timeout")
                 .and_then(duration),
+            statement_max: settings.in_force("statement_timeout").and_then(duration),
         }
     }
 

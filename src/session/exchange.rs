@@ -229,7 +229,14 @@ impl Session {
         progress.silence = Some(silence);
         self.alarm.set(Instant::now() + silence);
         let place = self.place.clone();
-        if !place.is_blocked(&self.proxy, held).await {
+        let is_there = || {
+            self.proxy
+                .cluster
+                .view()
+                .node(held.node)
+                .is_some_and(|node| node.usable)
+        };
+        if is_there() && !place.is_blocked(&self.proxy, held).await && is_there() {
             return Ok(());
         }
         let (proxy, target) = (Arc::clone(&self.proxy), held.lease.cancel_target());
@@ -238,7 +245,11 @@ impl Session {
                 tracing::debug!(%error, "a read that waits on a replica was not cancelled");
             }
         });
-        Err(ServerLost::Blocked)
+        Err(if is_there() {
+            ServerLost::Blocked
+        } else {
+            ServerLost::Unusable
+        })
     }
 
     /// Writes what the client may have; its answer, while it may be run again, only when it has grown large.

@@ -98,6 +98,9 @@ pub enum ServerLost {
     /// The server closed it.
     #[error("the server closed the connection unexpectedly")]
     Closed,
+    /// The replica says nothing, and is not usable any more.
+    #[error("the replica is not usable any more")]
+    Unusable,
     /// It waits for a lock, on a replica: given up.
     #[error("the statement waited for a lock on a replica")]
     Blocked,

@@ -370,8 +370,7 @@ impl Session {
         if held.status == Status::Idle && !open {
             self.statements.end_transaction();
             if self.pin.is_none() {
-                self.cancel.clear().await;
-                drop(held);
+                self.give_back(held).await;
             } else {
                 self.held = Some(held);
             }
@@ -382,6 +381,15 @@ impl Session {
             self.ready_for_query();
         }
         Ok(())
+    }
+
+    /// Gives the connection back when no cancel request can reach it any more, or closes it.
+    pub(super) async fn give_back(&mut self, held: Box<Held>) {
+        if self.cancel.clear().await {
+            drop(held);
+        } else {
+            held.lease.close();
+        }
     }
 
     fn lost_in_effects(&mut self, error: &AskError) -> Goodbye {
@@ -399,9 +407,8 @@ impl Session {
         Counters::count(&self.proxy.counters.retried);
         self.statements.undo();
         self.completed.clear();
-        self.cancel.clear().await;
         let chosen = if held.is_replica {
-            drop(held);
+            self.give_back(held).await;
             self.choose_primary(reason, work).await?
         } else {
             // The plans of this connection are out of date: none of them is used again.
@@ -428,7 +435,8 @@ impl Session {
         broken: Broken,
         filling: Option<Filling>,
     ) -> Result<(), Goodbye> {
-        self.cancel.clear().await;
+        // Lost, it goes to nobody else.
+        let (true | false) = self.cancel.clear().await;
         self.lose_writes(&held);
         if held.is_replica && !broken.shown && !self.wire.gone {
             let reason = match broken.lost {

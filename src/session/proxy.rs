@@ -230,9 +230,16 @@ impl Proxy {
         Arc::clone(&self.node_names[node.index()])
     }
 
-    /// Cancels what the session with this key runs now.
+    /// Cancels what the session with this key runs now; returns when its server has taken the request, which goes on its way also
+    /// when nobody waits for that.
     pub async fn cancel(&self, process: i32, secret: &[u8]) {
-        self.cancels.cancel(process, secret, &self.pools).await;
+        if let Some(request) = self.cancels.cancel(process, secret) {
+            let pools = Arc::clone(&self.pools);
+            let forwarded = self.tasks.spawn(async move { request.end(&pools).await });
+            if let Err(error) = forwarded.await {
+                tracing::error!(%error, "forwarding a cancel request failed");
+            }
+        }
     }
 
     async fn follow_eras(self: Arc<Self>, stop: CancellationToken) {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 
 use super::acquire::{Place, Refusal, ask_admitted, bring_to, candidate};
 use super::cached::Filling;
@@ -156,7 +156,7 @@ impl Refresh {
         let asked_at = Instant::now();
         put_request(&mut held, &self.key.request());
         let captured = held.capture(self.entry_bytes_max).await;
-        let answered = captured.map_err(|lost| Refusal::lost(&lost))?.ok_or(None);
+        let answered = captured.map_err(|lost| Refusal::lost(&lost))?;
         Ok(filling.finish(&self.proxy, &held.address, answered, asked_at))
     }
 
@@ -174,20 +174,21 @@ impl Refresh {
 }
 
 impl Held {
-    /// Writes what stands in the output, and returns the answer's messages if they may be kept.
-    async fn capture(&mut self, bytes_max: usize) -> Result<Option<BytesMut>, ServerLost> {
+    /// Writes what stands in the output, and returns the answer's messages; else the ErrorResponse, or nothing where they are not to
+    /// be kept.
+    async fn capture(&mut self, bytes_max: usize) -> Result<Result<BytesMut, Option<Bytes>>, ServerLost> {
         self.lease.dirty = true;
-        let mut capture = Capture::new(bytes_max);
+        let (mut capture, mut error) = (Capture::new(bytes_max), None);
         loop {
-            if self.capture_all(&mut capture)? {
-                return Ok(capture.answer());
+            if self.capture_all(&mut capture, &mut error)? {
+                return Ok(capture.answer().ok_or(error));
             }
             self.turn(None).await?;
         }
     }
 
     /// Takes all whole steps of the server's input; true at ReadyForQuery.
-    fn capture_all(&mut self, capture: &mut Capture) -> Result<bool, ServerLost> {
+    fn capture_all(&mut self, capture: &mut Capture, error: &mut Option<Bytes>) -> Result<bool, ServerLost> {
         let (mut at, mut over) = (0, false);
         while !over {
             match self.step(at)? {
@@ -200,6 +201,7 @@ impl Held {
                     let whole = BytesMut::from(frame.bytes(&self.lease.input));
                     let body = &whole[HEADER_BYTES..];
                     match frame.tag {
+                        b'E' => *error = Some(Bytes::copy_from_slice(&whole)),
                         b'S' => self.note_parameter(body),
                         b'Z' => {
                             self.note_status(body)?;

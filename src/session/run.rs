@@ -118,6 +118,8 @@ pub struct Session {
     pub(super) alarm: Alarm,
     /// For a pool that has no connection.
     pub(super) patience: Alarm,
+    /// Until when the unit in work waits for connections, once it does.
+    pub(super) lease_until: Option<Instant>,
     /// When the unit in work was taken up.
     pub(super) unit_began: Instant,
     /// Bytes at the head of the client's input that belong to the unit in work.
@@ -194,6 +196,7 @@ impl Session {
             completed: Vec::new(),
             alarm: Alarm::default(),
             patience: Alarm::default(),
+            lease_until: None,
             unit_began: Instant::now(),
             unit_bytes: 0,
             base,
@@ -278,6 +281,7 @@ impl Session {
             };
             self.unit_bytes = unit.bytes();
             self.unit_began = Instant::now();
+            self.lease_until = None;
             self.presence.begin_unit(self.unit_began);
             self.await_verified().await?;
             match unit {
@@ -394,8 +398,9 @@ impl Session {
 
     /// Gives back or closes what the session holds.
     async fn end(&mut self) {
-        self.cancel.clear().await;
-        if let Some(held) = self.held.take() {
+        let undisturbed = self.cancel.clear().await;
+        if let Some(mut held) = self.held.take() {
+            held.lease.dirty |= !undisturbed;
             self.abandon(held);
         }
     }

@@ -108,8 +108,7 @@ impl Session {
     /// The unit was refused with its connection in hand, which is kept or given back.
     pub(super) async fn finish_refused(&mut self, held: Box<Held>, work: &Work<'_>) -> Result<(), Goodbye> {
         if held.status == Status::Idle && self.pin.is_none() {
-            self.cancel.clear().await;
-            drop(held);
+            self.give_back(held).await;
         } else {
             self.held = Some(held);
         }

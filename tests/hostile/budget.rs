@@ -65,3 +65,39 @@ async fn the_budget_holds_whatever_the_size_of_the_answers() {
     drop((program, clients));
     cluster.shut_down().await.expect("nothing is left");
 }
+
+#[tokio::test]
+async fn the_budget_holds_for_entries_over_many_tables() {
+    const PARTITIONS: usize = 150;
+    let cluster = cluster().await;
+    let primary = cluster.connect(0, "postgres").await.expect("a connection");
+    let parts = (0..PARTITIONS)
+        .map(|part| format!("CREATE TABLE part_{part} PARTITION OF parted FOR VALUES IN ({part});"));
+    let table = format!(
+        "CREATE TABLE parted (k int) PARTITION BY LIST (k); {}",
+        parts.collect::<String>()
+    );
+    primary.batch_execute(&table).await.expect("a table");
+    drop(primary);
+    let program = serve(&cluster, &["--set", "cache.bytes=32MiB"]).await;
+    let mut drivers = JoinSet::new();
+    let mut asking = JoinSet::new();
+    for number in 0..CLIENTS {
+        let client = client(&program, &mut drivers).await;
+        asking.spawn(async move {
+            for answer in (number..8_000).step_by(CLIENTS) {
+                let sql = format!("SELECT count(*), {answer} FROM parted WHERE k = 1");
+                in_time("an answer", client.simple_query(&sql))
+                    .await
+                    .expect("an answer");
+            }
+        });
+    }
+    while let Some(asked) = asking.join_next().await {
+        asked.expect("it asks to the end");
+    }
+    let peak = program.peak_memory();
+    assert!(peak < BUDGET * 3 / 2 + BESIDES, "{peak} bytes");
+    drop(program);
+    cluster.shut_down().await.expect("nothing is left");
+}

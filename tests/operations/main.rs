@@ -10,3 +10,4 @@ mod protocol;
 mod reload;
 mod rules;
 mod running;
+mod waiting;

@@ -1,0 +1,238 @@
+//! Waiting in the proxy: for a connection, for another client's answer, for a server that says nothing.
+//!
+//! Whoever waits does so under their own limits, and what ends one client's waiting or statement never ends another's.
+
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use pgladder::config::{Config, ServerTlsMode};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
+
+use crate::running::{PATIENCE, Running, cluster, configuration, eventually, served_by, simple};
+
+const COUNT: &str = "SELECT count(*) FROM deals";
+
+async fn with(replicas: usize, change: impl FnOnce(&mut Config)) -> Running {
+    let cluster = cluster(replicas).await;
+    let mut config = configuration(&cluster);
+    change(&mut config);
+    Running::serve(cluster, config, None).await
+}
+
+fn begin<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> JoinSet<T> {
+    let mut begun = JoinSet::new();
+    begun.spawn(work);
+    begun
+}
+
+async fn end<T: 'static>(mut begun: JoinSet<T>) -> T {
+    begun.join_next().await.expect("it was begun").expect("no panic")
+}
+
+/// A client of the primary itself that keeps everybody else from the deals.
+async fn locked(running: &Running) -> Client {
+    let direct = running
+        .cluster
+        .connect(0, "postgres")
+        .await
+        .expect("a connection");
+    direct
+        .batch_execute("BEGIN; LOCK TABLE deals IN ACCESS EXCLUSIVE MODE")
+        .await
+        .expect("the lock");
+    direct
+}
+
+async fn watcher(running: &Running) -> Client {
+    running
+        .cluster
+        .connect(0, "postgres")
+        .await
+        .expect("a connection")
+}
+
+/// How many reads of the deals wait for a lock. Each look needs a transaction of its own: within one, nothing changes.
+async fn waiting_for_locks(client: &Client) -> i64 {
+    let sql =
+        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%FROM deals%'";
+    client.query_one(sql, &[]).await.expect("a count").get(0)
+}
+
+#[tokio::test]
+async fn who_waits_for_anothers_answer_or_a_connection_keeps_to_their_own_timeout() {
+    let running = with(0, |config| config.pool.size = 1).await;
+    let (leader, waiter) = (
+        running.connect("postgres").await,
+        running.connect("postgres").await,
+    );
+    waiter
+        .batch_execute("SET statement_timeout = '300ms'")
+        .await
+        .expect("set");
+    let (direct, watcher) = (locked(&running).await, watcher(&running).await);
+    let leads = begin(async move { leader.simple_query(COUNT).await.map(|_| ()) });
+    eventually(
+        "the leader waits for the lock",
+        async || waiting_for_locks(&watcher).await,
+        |count| *count == 1,
+    )
+    .await;
+    // The first shares the leader's execution; the second needs the only connection, which the leader has.
+    for sql in [COUNT, "SELECT price FROM deals WHERE id = 1"] {
+        let refused = timeout(PATIENCE, waiter.simple_query(sql))
+            .await
+            .expect("in time");
+        let error = refused.expect_err(sql);
+        let error = error.as_db_error().expect("an answer");
+        assert_eq!(error.code(), &SqlState::QUERY_CANCELED, "{sql}");
+        assert_eq!(
+            error.message(),
+            "canceling statement due to statement timeout",
+            "{sql}"
+        );
+    }
+    direct.batch_execute("COMMIT").await.expect("unlocked");
+    end(leads).await.expect("the leader has its answer");
+    running.shut_down().await;
+}
+
+#[tokio::test]
+async fn all_who_waited_for_an_answer_that_is_too_large_to_share_run_at_once() {
+    const CLIENTS: i64 = 4;
+    let running = with(0, |config| config.cache.entry_bytes_max = 1024).await;
+    let large = "SELECT repeat(max('x'), 5000) FROM deals";
+    let (direct, watcher) = (locked(&running).await, watcher(&running).await);
+    let mut asking = JoinSet::new();
+    for _ in 0..CLIENTS {
+        let client = running.connect("postgres").await;
+        asking.spawn(async move { client.simple_query(large).await.map(|_| ()) });
+    }
+    eventually(
+        "one leads",
+        async || waiting_for_locks(&watcher).await,
+        |count| *count == 1,
+    )
+    .await;
+    // Behind the leader in the line for the lock, and before all others.
+    let next = running
+        .cluster
+        .connect(0, "postgres")
+        .await
+        .expect("a connection");
+    let next = begin(async move {
+        next.batch_execute("BEGIN; LOCK TABLE deals IN ACCESS EXCLUSIVE MODE")
+            .await
+            .map(|()| next)
+    });
+    let lockers =
+        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%LOCK TABLE%'";
+    let waits = async || {
+        watcher
+            .query_one(lockers, &[])
+            .await
+            .expect("a count")
+            .get::<_, i64>(0)
+    };
+    eventually("another lock is asked for", waits, |count| *count == 1).await;
+    direct.batch_execute("COMMIT").await.expect("unlocked");
+    let next = end(next).await.expect("its turn");
+    let rest = async || waiting_for_locks(&watcher).await;
+    eventually("the others run side by side", rest, |count| *count == CLIENTS - 1).await;
+    next.batch_execute("COMMIT").await.expect("unlocked");
+    while let Some(asked) = asking.join_next().await {
+        asked.expect("no panic").expect("an answer");
+    }
+    running.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_replica_that_hangs_keeps_no_read() {
+    let running = with(1, |config| {
+        config.cluster.poll_timeout = Duration::from_millis(500);
+    })
+    .await;
+    let client = running.connect("postgres").await;
+    let plain = "SELECT price FROM deals WHERE id = 7";
+    let served = async || {
+        simple(&client, plain).await;
+        served_by(&client).await
+    };
+    eventually("the replica serves", served, |by| by == "replica").await;
+    let replica = running.cluster.process(1).expect("it runs");
+    let mut processes = vec![Pid::from_raw(replica.pid())];
+    processes.extend(
+        replica
+            .descendants()
+            .iter()
+            .map(|process| Pid::from_raw(process.pid())),
+    );
+    for process in &processes {
+        kill(*process, Signal::SIGSTOP).expect("it stops");
+    }
+    let read = timeout(PATIENCE, client.simple_query(plain)).await;
+    let by = served_by(&client).await;
+    for process in &processes {
+        kill(*process, Signal::SIGCONT).expect("it goes on");
+    }
+    read.expect("in time").expect("an answer");
+    assert_eq!(by, "primary");
+    running.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_cancel_request_that_the_server_takes_late_hits_nobody_else() {
+    let running = with(0, |config| {
+        config.pool.size = 1;
+        config.pool.connect_timeout = Duration::from_secs(2);
+        // Without TLS the request is in the server's socket before anybody answers.
+        config.tls.server.mode = ServerTlsMode::Disable;
+    })
+    .await;
+    let (first, second) = (
+        running.connect("postgres").await,
+        running.connect("postgres").await,
+    );
+    let (direct, watcher) = (locked(&running).await, watcher(&running).await);
+    let token = first.cancel_token();
+    let asked = begin(async move {
+        first
+            .simple_query("SELECT price FROM deals WHERE id = 1")
+            .await
+            .map(|_| first)
+    });
+    eventually(
+        "it waits for the lock",
+        async || waiting_for_locks(&watcher).await,
+        |count| *count == 1,
+    )
+    .await;
+    let postmaster = Pid::from_raw(running.cluster.process(0).expect("it runs").pid());
+    kill(postmaster, Signal::SIGSTOP).expect("it stops");
+    // Returns when the proxy has given up.
+    token.cancel_query(tokio_postgres::NoTls).await.expect("asked");
+    direct.batch_execute("COMMIT").await.expect("unlocked");
+    let _first = end(asked).await.expect("it was not cancelled");
+    let next = begin(async move { second.simple_query("SELECT pg_sleep(1)").await.map(|_| ()) });
+    // It either runs on the connection of before, or waits for another one.
+    let runs =
+        "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(1)%' AND pid <> pg_backend_pid()";
+    let looked = timeout(Duration::from_millis(200), async {
+        while watcher
+            .query_one(runs, &[])
+            .await
+            .expect("a count")
+            .get::<_, i64>(0)
+            == 0
+        {
+            tokio::task::yield_now().await;
+        }
+    });
+    let _ = looked.await;
+    kill(postmaster, Signal::SIGCONT).expect("it goes on");
+    end(next).await.expect("nobody cancelled it");
+    running.shut_down().await;
+}
