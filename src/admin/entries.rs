@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use super::table::{Row, Table, milliseconds, text};
+use super::table::{Row, Table, in_one_line, milliseconds, text};
 use crate::cache::store::Listed;
 use crate::catalog::Catalog;
 use crate::freshness::database::Database;
@@ -33,8 +33,6 @@ pub(super) const SUMMARY_COLUMNS: &[&str] = &[
 
 /// Entries that are listed.
 const LISTED_MAX: usize = 1_000;
-/// Characters of a query's text that are shown.
-const QUERY_CHARS: usize = 200;
 
 pub(super) fn table(proxy: &Proxy) -> Table {
     let databases = proxy.databases.all();
@@ -77,12 +75,6 @@ fn row(listed: &Listed, database: &str, known: Option<&Known<'_>>, now: Instant)
     ]
 }
 
-fn in_one_line(sql: &[u8]) -> String {
-    let text = String::from_utf8_lossy(sql);
-    let words: Vec<&str> = text.split_whitespace().collect();
-    words.join(" ").chars().take(QUERY_CHARS).collect()
-}
-
 pub(super) fn summary(proxy: &Proxy) -> Table {
     let ((entries, bytes), limits) = (proxy.store.size(), proxy.store.limits());
     let counted = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
@@ -108,19 +100,4 @@ pub(super) fn summary(proxy: &Proxy) -> Table {
         text(proxy.flights.len()),
     ];
     Table::new(SUMMARY_COLUMNS, [row])
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_query_is_shown_in_one_line_and_cut_between_characters() {
-        assert_eq!(
-            in_one_line(b"SELECT count(*)\n  FROM\tdeals "),
-            "SELECT count(*) FROM deals"
-        );
-        let long = "é".repeat(QUERY_CHARS + 1);
-        assert_eq!(in_one_line(long.as_bytes()).chars().count(), QUERY_CHARS);
-    }
 }

@@ -9,6 +9,7 @@ mod console;
 mod entries;
 mod extended;
 mod flush;
+mod freshness;
 pub mod http;
 mod metrics;
 mod readiness;

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use super::statement::Topic;
 use super::table::{Row, Table, milliseconds, text};
-use super::{clients, entries, streams};
+use super::{clients, entries, freshness, streams};
 use crate::cluster::{ClusterView, NodeView};
 use crate::freshness::database::Database;
 use crate::session::last::ServedBy;
@@ -40,7 +40,7 @@ pub(super) const HELP: &[&str] = &["statement", "what_it_does"];
 /// The program's name and version.
 pub(super) const PROGRAM: &str = concat!("pgladder ", env!("CARGO_PKG_VERSION"));
 
-const STATEMENTS: [(&str, &str); 13] = [
+const STATEMENTS: [(&str, &str); 15] = [
     (
         "SHOW NODES",
         "the servers: role, whether and why not used, position, lag, work",
@@ -60,6 +60,14 @@ const STATEMENTS: [(&str, &str); 13] = [
     (
         "SHOW STREAM",
         "whether the primary's log tells of writes made past the proxy, for which tables, and why not",
+    ),
+    (
+        "SHOW FENCES",
+        "what a replica must have replayed to serve a table, and the commits on their way",
+    ),
+    (
+        "SHOW FLIGHTS",
+        "executions that fill the cache, and how many wait for each",
     ),
     ("SHOW VERSION", "the program's version"),
     (
@@ -88,6 +96,8 @@ pub(super) fn columns(topic: Topic) -> &'static [&'static str] {
         Topic::Stats => STATS,
         Topic::Databases => DATABASES,
         Topic::Stream => streams::COLUMNS,
+        Topic::Fences => freshness::FENCES,
+        Topic::Flights => freshness::FLIGHTS,
         Topic::Version => VERSION,
     }
 }
@@ -104,6 +114,8 @@ pub(super) fn table(topic: Topic, proxy: &Proxy) -> Table {
         Topic::Stats => Table::new(columns, stats(proxy)),
         Topic::Databases => Table::new(columns, databases(proxy)),
         Topic::Stream => streams::table(proxy),
+        Topic::Fences => freshness::fences(proxy),
+        Topic::Flights => freshness::flights(proxy),
         Topic::Version => Table::new(columns, [vec![text(PROGRAM)]]),
     }
 }

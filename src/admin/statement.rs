@@ -37,6 +37,8 @@ pub(super) enum Topic {
     Stats,
     Databases,
     Stream,
+    Fences,
+    Flights,
     Version,
 }
 
@@ -132,7 +134,7 @@ const EXPRESSIONS: &[Fact] = facts! {
     "pg_advisory_unlock_all()" "pg_advisory_unlock_all" Value::Is("");
 };
 
-const TOPICS: [(&str, Topic); 9] = [
+const TOPICS: [(&str, Topic); 11] = [
     ("nodes", Topic::Nodes),
     ("pools", Topic::Pools),
     ("clients", Topic::Clients),
@@ -141,6 +143,8 @@ const TOPICS: [(&str, Topic); 9] = [
     ("stats", Topic::Stats),
     ("databases", Topic::Databases),
     ("stream", Topic::Stream),
+    ("fences", Topic::Fences),
+    ("flights", Topic::Flights),
     ("version", Topic::Version),
 ];
 

@@ -2,6 +2,9 @@
 //!
 //! Made by `show` and its neighbours, written by the console. Invariant: every row has a value, or NULL, for each column.
 
+/// Characters of a query's text that are shown.
+const QUERY_CHARS: usize = 200;
+
 /// A row's values in the order of the columns; `None` is NULL.
 pub(super) type Row = Vec<Option<String>>;
 
@@ -34,4 +37,26 @@ pub(super) fn text(value: impl ToString) -> Option<String> {
 /// A number of milliseconds.
 pub(super) fn milliseconds(duration: std::time::Duration) -> Option<String> {
     text(duration.as_millis())
+}
+
+/// The beginning of a query's text.
+pub(super) fn in_one_line(sql: &[u8]) -> String {
+    let text = String::from_utf8_lossy(sql);
+    let words: Vec<&str> = text.split_whitespace().collect();
+    words.join(" ").chars().take(QUERY_CHARS).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_query_is_shown_in_one_line_and_cut_between_characters() {
+        assert_eq!(
+            in_one_line(b"SELECT count(*)\n  FROM\tdeals "),
+            "SELECT count(*) FROM deals"
+        );
+        let long = "é".repeat(QUERY_CHARS + 1);
+        assert_eq!(in_one_line(long.as_bytes()).chars().count(), QUERY_CHARS);
+    }
 }

@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -43,7 +44,21 @@ pub enum Seat {
 #[derive(Debug)]
 struct Flight {
     note: Note,
+    began: Instant,
     outcome: watch::Receiver<Outcome>,
+    /// Held by each reader who waits.
+    readers: Arc<()>,
+}
+
+/// A flight, as the console shows it.
+#[derive(Debug)]
+pub struct Listed {
+    /// What it runs.
+    pub key: Key,
+    /// Readers who wait for it, its leader left out.
+    pub waiting: usize,
+    /// When it began.
+    pub began: Instant,
 }
 
 /// The flights that run now.
@@ -52,13 +67,26 @@ pub struct Flights {
     running: Arc<Mutex<HashMap<Key, Flight>>>,
 }
 
+impl Flight {
+    fn listed((key, flight): (&Key, &Self)) -> Listed {
+        Listed {
+            key: key.clone(),
+            waiting: Arc::strong_count(&flight.readers) - 1,
+            began: flight.began,
+        }
+    }
+}
+
 impl Flights {
     /// A seat for a reader of `key`, who leads under `note`, taken now, or shares a flight that misses nothing which was
     /// acknowledged before `arrived` was taken.
     pub fn seat(&self, key: &Key, note: &Note, arrived: &Note) -> Seat {
         let mut running = self.running.lock();
         if let Some(flight) = running.get(key) {
-            let waiter = Waiter(flight.outcome.clone());
+            let waiter = Waiter {
+                outcome: flight.outcome.clone(),
+                _waits: Arc::clone(&flight.readers),
+            };
             return if flight.note.covers(arrived) {
                 Seat::Share(waiter)
             } else {
@@ -70,7 +98,9 @@ impl Flights {
             key.clone(),
             Flight {
                 note: note.clone(),
+                began: Instant::now(),
                 outcome,
+                readers: Arc::default(),
             },
         );
         Seat::Lead(Permit {
@@ -78,6 +108,14 @@ impl Flights {
             sender,
             running: Arc::clone(&self.running),
         })
+    }
+
+    /// So many of those that run now, the oldest first.
+    pub fn running(&self, most: usize) -> Vec<Listed> {
+        let mut listed: Vec<Listed> = self.running.lock().iter().map(Flight::listed).collect();
+        listed.sort_by_key(|flight| flight.began);
+        listed.truncate(most);
+        listed
     }
 
     /// Number of flights that run now.
@@ -127,13 +165,16 @@ impl Drop for Permit {
 
 /// A place in a flight that another leads.
 #[derive(Debug)]
-pub struct Waiter(watch::Receiver<Outcome>);
+pub struct Waiter {
+    outcome: watch::Receiver<Outcome>,
+    _waits: Arc<()>,
+}
 
 impl Waiter {
     /// Waits until the flight ends. Cancel safe.
     pub async fn outcome(mut self) -> Outcome {
         match self
-            .0
+            .outcome
             .wait_for(|outcome| !matches!(outcome, Outcome::Running))
             .await
         {

@@ -93,6 +93,19 @@ struct Clock {
     in_flight: u32,
 }
 
+/// A clock, as the console shows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shown {
+    /// Whose it is; `None` for the floor.
+    pub table: Option<Oid>,
+    /// Its epoch.
+    pub epoch: u64,
+    /// What a replica must have replayed.
+    pub fence: Fence,
+    /// Commits on their way.
+    pub in_flight: u32,
+}
+
 /// The clocks of one database. Epochs, of the floor and of tables, are drawn from one counter, so that a table which
 /// was forgotten and comes back never shows an epoch that it had before.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -201,6 +214,23 @@ impl Clocks {
         for clock in self.tables.values_mut() {
             clock.fence = clock.fence.settled(covers, lsn);
         }
+    }
+
+    /// The floor, and so many of the tables.
+    pub fn shown(&self, most: usize) -> Vec<Shown> {
+        let floor = Shown {
+            table: None,
+            epoch: self.floor_epoch,
+            fence: self.floor_fence,
+            in_flight: self.everything_in_flight,
+        };
+        let tables = self.tables.iter().map(|(table, clock)| Shown {
+            table: Some(*table),
+            epoch: clock.epoch,
+            fence: clock.fence,
+            in_flight: clock.in_flight,
+        });
+        std::iter::once(floor).chain(tables.take(most)).collect()
     }
 
     /// The epoch that was drawn last.

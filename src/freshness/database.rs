@@ -15,7 +15,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::clocks::{Clocks, Mark, Note, Scope};
+use super::clocks::{Clocks, Mark, Note, Scope, Shown};
 use super::coverage::{Coverage, Required};
 use super::fence::Fence;
 use super::guards::Guards;
@@ -308,6 +308,11 @@ impl Database {
         let mut clocks = self.clocks.lock();
         clocks.acknowledge(&writes.scope, now);
         self.note_raise(&clocks, &writes.scope);
+    }
+
+    /// The clocks as they stand: the floor, and so many of the tables.
+    pub fn clocks(&self, most: usize) -> Vec<Shown> {
+        self.clocks.lock().shown(most)
     }
 
     /// What was announced is over: its unit ended, or its server process is gone.

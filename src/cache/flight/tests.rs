@@ -51,6 +51,9 @@ async fn one_leads_and_all_others_get_its_answer() {
         panic!("the second shares")
     };
     assert!(permit.is_awaited());
+    let listed = flights.running(9);
+    assert_eq!((listed.len(), listed[0].waiting), (1, 1));
+    assert_eq!(listed[0].key, key());
     permit.finish(answer(&clocks));
     let Outcome::Answered(entry) = waiter.outcome().await else {
         panic!("an answer")

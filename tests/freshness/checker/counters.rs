@@ -32,6 +32,9 @@ impl Drawn {
 /// Values whose origin is kept.
 const HISTORY: usize = 6;
 
+/// Acknowledgements that are kept with their moment: more than come while the most patient reader's bound lasts.
+const LATELY: usize = 4096;
+
 /// How a counter is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
@@ -65,6 +68,8 @@ pub struct Counter {
     pub alone: Mutex<()>,
     drawn: AtomicI64,
     acknowledged: AtomicI64,
+    /// When which value was the highest acknowledged one, for a while back.
+    lately: parking_lot::Mutex<VecDeque<(Instant, i64)>>,
     /// The latest values drawn, and what for.
     history: parking_lot::Mutex<VecDeque<Drawn>>,
 }
@@ -79,6 +84,7 @@ impl Counter {
             alone: Mutex::default(),
             drawn: AtomicI64::new(0),
             acknowledged: AtomicI64::new(0),
+            lately: parking_lot::Mutex::default(),
             history: parking_lot::Mutex::default(),
         }
     }
@@ -107,7 +113,14 @@ impl Counter {
 
     /// Its writer has heard that this value is committed.
     pub fn acknowledge(&self, value: i64) {
-        self.acknowledged.fetch_max(value, Ordering::SeqCst);
+        let highest = self.acknowledged.fetch_max(value, Ordering::SeqCst).max(value);
+        {
+            let mut lately = self.lately.lock();
+            if lately.len() == LATELY {
+                lately.pop_front();
+            }
+            lately.push_back((Instant::now(), highest));
+        }
         let mut history = self.history.lock();
         if let Some(drawn) = history.iter_mut().find(|drawn| drawn.value == value) {
             drawn.acknowledged = Some(Instant::now());
@@ -117,6 +130,13 @@ impl Counter {
     /// What a read that is sent from now on must show at least.
     pub fn acknowledged(&self) -> i64 {
         self.acknowledged.load(Ordering::SeqCst)
+    }
+
+    /// What a read must show at least that may miss what was acknowledged after that moment.
+    pub fn acknowledged_before(&self, at: Instant) -> i64 {
+        let lately = self.lately.lock();
+        let before = lately.iter().rev().find(|(acknowledged, _)| *acknowledged <= at);
+        before.map_or(0, |(_, value)| *value)
     }
 }
 

@@ -19,7 +19,7 @@ use super::session::Run;
 use crate::client::Client;
 use crate::setup::eventually;
 
-/// Operations in which each disturbance comes at least once.
+/// Operations in which a round of disturbances comes.
 const ROUND: u64 = 20_000;
 
 /// One disturbance.
@@ -41,6 +41,15 @@ const ONE_ROUND: [Disturbance; 11] = [
     Disturbance::PauseReplay,
     Disturbance::PauseReplay,
     Disturbance::KillReplica,
+    Disturbance::KillReplica,
+    Disturbance::KillBackend,
+    Disturbance::CrashPrimary,
+    Disturbance::Promote,
+];
+
+/// Each kind once: what every run begins with.
+pub const KINDS: [Disturbance; 5] = [
+    Disturbance::PauseReplay,
     Disturbance::KillReplica,
     Disturbance::KillBackend,
     Disturbance::CrashPrimary,
@@ -72,8 +81,8 @@ pub async fn disturb(run: &Run, cluster: &ThrowAwayCluster, seed: u64) {
     let mut random = StdRng::seed_from_u64(!seed);
     let pause = ROUND / (ONE_ROUND.len() as u64 + 1);
     let mut next = pause;
+    let mut round = KINDS.to_vec();
     loop {
-        let mut round = ONE_ROUND;
         round.shuffle(&mut random);
         for disturbance in round {
             run.progress.reach(next).await;
@@ -95,6 +104,7 @@ pub async fn disturb(run: &Run, cluster: &ThrowAwayCluster, seed: u64) {
             let name = format!("{disturbance:?}");
             *run.report.lock().disturbances.entry(name).or_default() += 1;
         }
+        round = ONE_ROUND.to_vec();
     }
 }
 

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use super::disturbance::KINDS;
 use super::reads::ReadPath;
 use super::writes::WritePath;
 
@@ -78,13 +79,15 @@ impl Report {
         all
     }
 
-    /// Ways that were never taken.
+    /// Ways that were never taken, and disturbances that never came.
     pub fn not_taken(&self) -> Vec<String> {
         let reads = ReadPath::ALL.iter().filter(|path| !self.reads.contains_key(path));
         let writes = self.writes.iter().filter(|(_, count)| **count == 0);
         let reads = reads.map(|path| format!("read {path:?}"));
+        let disturbances = KINDS.iter().map(|disturbance| format!("{disturbance:?}"));
         reads
             .chain(writes.map(|(path, _)| format!("write {path:?}")))
+            .chain(disturbances.filter(|name| !self.disturbances.contains_key(name)))
             .collect()
     }
 }

@@ -123,7 +123,7 @@ async fn no_read_misses_it_either_where_there_is_a_stream() {
 async fn nothing_goes_wrong(stream: StreamUse) {
     let seed = number("PGLADDER_CHECK_SEED").unwrap_or_else(rand::random);
     let operations = number("PGLADDER_CHECK_OPERATIONS").unwrap_or(OPERATIONS);
-    let load = Load::everything();
+    let load = Load::everything().at_all_levels();
     let guards = Guards::default();
     let report = check(Plan {
         seed,

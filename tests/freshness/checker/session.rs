@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use pgladder::demo::cluster::SUPERUSER;
@@ -30,6 +30,13 @@ const RARE_WRITES: u32 = 80;
 /// Of a thousand operations, so many end the session and begin another.
 const GOODBYES: u32 = 5;
 
+/// Levels of some sessions, by their number: what each says of itself, and how old what it misses may be. All others are `fresh`.
+const LEVELS: [(u64, &str, Duration); 3] = [
+    (8, "strict", Duration::ZERO),
+    (9, "bounded 300ms", Duration::from_millis(300)),
+    (10, "ttl 300ms", Duration::from_millis(300)),
+];
+
 /// No operation takes longer, unless something hangs: it may wait for a primary that is replaced.
 const OPERATION_MAX: Duration = Duration::from_secs(120);
 
@@ -40,6 +47,8 @@ pub struct Load {
     pub writes: Vec<WritePath>,
     /// How many times more often than else a read is made in a transaction, on the primary.
     pub in_transaction: u32,
+    /// Some sessions read at other levels than the default.
+    pub levels: bool,
 }
 
 impl Load {
@@ -47,7 +56,12 @@ impl Load {
         Self {
             writes: WritePath::ALL.to_vec(),
             in_transaction: 1,
+            levels: false,
         }
+    }
+
+    pub fn at_all_levels(self) -> Self {
+        Self { levels: true, ..self }
     }
 
     /// Commits that others see before the proxy has heard of them, and many who look.
@@ -55,6 +69,7 @@ impl Load {
         Self {
             writes: vec![WritePath::ReadSlowly],
             in_transaction: 10,
+            levels: false,
         }
     }
 
@@ -147,7 +162,25 @@ impl Session {
         let to = &self.run.proxy[usize::try_from(self.number % 2).expect("one of two")];
         let connecting = timeout(OPERATION_MAX, Client::connect(to, SUPERUSER, "postgres"));
         let late = |_| Err(Failed::Gone(format!("no login for {OPERATION_MAX:?}")));
-        connecting.await.unwrap_or_else(late)
+        let mut client = connecting.await.unwrap_or_else(late)?;
+        self.choose_level(&mut client).await?;
+        Ok(client)
+    }
+
+    /// The level that it reads at, where that is not the default, and how old what it misses may be.
+    fn level(&self) -> Option<(&'static str, Duration)> {
+        let levels = LEVELS.iter().filter(|_| self.run.load.levels);
+        let mut mine = levels.filter(|(number, ..)| *number == self.number);
+        mine.next().map(|(_, level, age)| (*level, *age))
+    }
+
+    async fn choose_level(&self, client: &mut Client) -> Result<(), Failed> {
+        if let Some((level, _)) = self.level() {
+            client
+                .query(&format!("SET pgladder.freshness = '{level}'"))
+                .await?;
+        }
+        Ok(())
     }
 
     fn fail(&self, before: u64, failed: &Failed) {
@@ -184,6 +217,7 @@ impl Session {
                 }
                 client.query("DISCARD ALL").await?;
                 self.prepared.clear();
+                self.choose_level(client).await?;
             }
         } else if let Some(counter) = self.ahead.take() {
             self.read(client, ReadPath::Aggregate, counter).await?;
@@ -234,7 +268,13 @@ impl Session {
         let run = Arc::clone(&self.run);
         let counter = &run.counters[at];
         self.doing = format!("{path:?} of {}", counter.read);
-        let floor = counter.acknowledged();
+        let age = self.level().map_or(Duration::ZERO, |(_, age)| age);
+        let floor = if age.is_zero() {
+            counter.acknowledged()
+        } else {
+            let before = Instant::now().checked_sub(age);
+            before.map_or(0, |before| counter.acknowledged_before(before))
+        };
         let mut reader = Reader {
             client,
             prepared: &mut self.prepared,
@@ -253,8 +293,11 @@ impl Session {
             )
         };
         if found.value < floor {
-            run.wrong(whence("which was acknowledged before the read was sent", floor));
-        } else if found.value < self.seen[at].0 && !counter.has_unknown_writers {
+            run.wrong(whence(
+                &format!("which was acknowledged {age:?} before the read was sent"),
+                floor,
+            ));
+        } else if age.is_zero() && found.value < self.seen[at].0 && !counter.has_unknown_writers {
             let (seen, how) = &self.seen[at];
             run.wrong(whence(
                 &format!("which this session has read on the primary by {how}"),
