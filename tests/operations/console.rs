@@ -10,7 +10,7 @@ use crate::running::{Running, column, eventually, served_by, simple};
 const DASHBOARD: &str = "SELECT city, count(*) FROM hotels GROUP BY city ORDER BY city";
 
 /// Every statement, and its columns.
-const STATEMENTS: [(&str, &[&str]); 13] = [
+const STATEMENTS: [(&str, &[&str]); 12] = [
     (
         "SHOW NODES",
         &[
@@ -100,7 +100,6 @@ const STATEMENTS: [(&str, &[&str]); 13] = [
         "SHOW FENCES",
         &["database", "table", "replayed", "epoch", "in_flight"],
     ),
-    ("SHOW FLIGHTS", &["database", "waiting", "age_ms", "query"]),
     ("SHOW VERSION", &["version"]),
     ("HELP", &["statement", "what_it_does"]),
     ("FLUSH", &["database", "flushed", "entries"]),

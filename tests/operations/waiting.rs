@@ -117,6 +117,13 @@ async fn all_who_waited_for_an_answer_that_is_too_large_to_share_run_at_once() {
         |count| *count == 1,
     )
     .await;
+    let console = running.console().await;
+    let flights = async || simple(&console, "SHOW FLIGHTS").await;
+    let wait = |flights: &Vec<Vec<(String, Option<String>)>>| matches!(&flights[..], [flight] if flight[1] == ("waiting".to_owned(), Some("3".to_owned())));
+    let flights = eventually("the others wait for it", flights, wait).await;
+    let names: Vec<&str> = flights[0].iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["database", "waiting", "age_ms", "query"]);
+    assert_eq!(flights[0][3].1.as_deref(), Some(large));
     // Behind the leader in the line for the lock, and before all others.
     let next = running
         .cluster
