@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, Ordering};
 use std::task::{Context, Poll};
 
 use atomic_waker::AtomicWaker;
@@ -32,6 +32,8 @@ pub struct Cancels {
 struct Shared {
     secret: Bytes,
     running: Mutex<Running>,
+    /// A request came before the unit in work had a connection.
+    early: AtomicBool,
     /// A forwarded request is done.
     done: Notify,
     /// Whether the session waits in the proxy, for a connection or for another's answer, and a request has come meanwhile.
@@ -84,6 +86,7 @@ impl Cancels {
         let shared = Arc::new(Shared {
             secret: secret.into(),
             running: Mutex::default(),
+            early: AtomicBool::new(false),
             done: Notify::new(),
             waiting: AtomicU8::new(BUSY),
             waker: AtomicWaker::new(),
@@ -105,13 +108,19 @@ impl Cancels {
     }
 
     /// Cancels what the session with this key does now: ends its waiting in the proxy, or returns the request that is to be
-    /// forwarded.
+    /// forwarded. One that comes before the unit in work has a connection is kept for when it has.
     pub fn cancel(&self, process: i32, secret: &[u8]) -> Option<Forwarding> {
         let shared = self.slots.lock().get(&process).cloned()?;
         if !same(&shared.secret, secret) || shared.stop_waiting() {
             return None;
         }
-        Forwarding::begin(&shared)
+        let forwarding = Forwarding::begin(&shared);
+        if forwarding.is_none() {
+            shared.early.store(true, Ordering::SeqCst);
+            // It may have got one meanwhile, without having seen this.
+            return Forwarding::begin(&shared);
+        }
+        forwarding
     }
 }
 
@@ -166,9 +175,18 @@ impl CancelSlot {
         &self.shared.secret
     }
 
-    /// From now on a request means this connection.
-    pub fn aim(&self, target: CancelTarget) {
+    /// A unit begins: what was asked before does not concern it.
+    pub fn begin_unit(&self) {
+        if self.shared.early.load(Ordering::Relaxed) {
+            self.shared.early.store(false, Ordering::SeqCst);
+        }
+    }
+
+    /// From now on a request means this connection. True: one has come for the unit before.
+    #[must_use]
+    pub fn aim(&self, target: CancelTarget) -> bool {
         self.shared.running.lock().target = Some(target);
+        self.shared.early.swap(false, Ordering::SeqCst)
     }
 
     /// A request of the session's own, for what it runs now, if anything.
@@ -271,7 +289,7 @@ mod tests {
     async fn a_connection_is_not_given_back_while_a_request_is_on_its_way_to_it() {
         let slot = Arc::new(Cancels::default()).slot(0);
         assert!(slot.request().is_none(), "nothing runs");
-        slot.aim(CancelTarget {
+        let _ = slot.aim(CancelTarget {
             node: crate::cluster::NodeId(0),
             process: 7,
             secret: Bytes::new(),
@@ -291,7 +309,7 @@ mod tests {
     #[tokio::test]
     async fn a_request_of_which_nothing_is_known_keeps_the_connection_from_others() {
         let slot = Arc::new(Cancels::default()).slot(0);
-        slot.aim(CancelTarget {
+        let _ = slot.aim(CancelTarget {
             node: crate::cluster::NodeId(0),
             process: 7,
             secret: Bytes::new(),
@@ -299,6 +317,26 @@ mod tests {
         drop(slot.request());
         assert!(!slot.clear().await);
         assert!(slot.clear().await, "that was said of the connection of then");
+    }
+
+    #[test]
+    fn a_request_that_comes_before_there_is_a_connection_is_kept_for_it_and_for_no_later_unit() {
+        let cancels = Arc::new(Cancels::default());
+        let slot = cancels.slot(0);
+        let target = CancelTarget {
+            node: crate::cluster::NodeId(0),
+            process: 7,
+            secret: Bytes::new(),
+        };
+        let ask = || cancels.cancel(slot.process(), slot.secret());
+        assert!(ask().is_none(), "nothing runs");
+        slot.begin_unit();
+        assert!(!slot.aim(target.clone()), "that was asked of nothing");
+        assert!(ask().is_some(), "it runs");
+        slot.shared.running.lock().target = None;
+        slot.begin_unit();
+        assert!(ask().is_none());
+        assert!(slot.aim(target));
     }
 
     #[test]

@@ -235,7 +235,13 @@ impl Session {
             self.presence.answered_by(ServedBy::Primary);
             self.saw_primary = true;
         }
-        self.cancel.aim(held.lease.cancel_target());
+        if self.cancel.aim(held.lease.cancel_target()) {
+            if held.status == Status::Idle && !held.lease.dirty {
+                drop(filling);
+                return self.refuse_cancelled(held, work).await;
+            }
+            self.forward_cancel();
+        }
         if sequences::concerns(work)
             && let Err(error) = Box::pin(self.forget_others_numbers(&mut held, work)).await
         {
@@ -380,6 +386,17 @@ impl Session {
         if work.until == Until::Ready {
             self.ready_for_query();
         }
+        Ok(())
+    }
+
+    /// A cancel request came before the unit had its connection, to which nothing was sent yet.
+    async fn refuse_cancelled(&mut self, held: Box<Held>, work: &Work<'_>) -> Result<(), Goodbye> {
+        if self.pin.is_none() {
+            self.give_back(held).await;
+        } else {
+            self.held = Some(held);
+        }
+        self.refuse_unit(work, &Refusal::cancelled());
         Ok(())
     }
 

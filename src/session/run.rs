@@ -282,6 +282,7 @@ impl Session {
             self.unit_bytes = unit.bytes();
             self.unit_began = Instant::now();
             self.lease_until = None;
+            self.cancel.begin_unit();
             self.presence.begin_unit(self.unit_began);
             self.await_verified().await?;
             match unit {
@@ -475,11 +476,16 @@ impl Session {
     pub(super) fn client_vanished(&mut self, run: &Run) {
         self.alarm.set(Instant::now() + CANCEL_AGAIN);
         if self.pending.is_empty() && run.capture.is_none() {
-            // Begun here and not in its task, so that the connection is not given back, to be hit by it, before it is taken.
-            if let Some(request) = self.cancel.request() {
-                let pools = Arc::clone(&self.proxy.pools);
-                self.proxy.tasks.spawn(async move { request.end(&pools).await });
-            }
+            self.forward_cancel();
+        }
+    }
+
+    /// Cancels what the session runs now.
+    pub(super) fn forward_cancel(&self) {
+        // Begun here and not in its task, so that the connection is not given back, to be hit by it, before it is taken.
+        if let Some(request) = self.cancel.request() {
+            let pools = Arc::clone(&self.proxy.pools);
+            self.proxy.tasks.spawn(async move { request.end(&pools).await });
         }
     }
 
