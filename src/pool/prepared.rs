@@ -80,6 +80,8 @@ pub struct PreparedNames {
     names: LruCache<PreparedStatement, ServerName>,
     evicted: Vec<ServerName>,
     next: u64,
+    /// Of the catalog when they were parsed.
+    generation: u64,
 }
 
 impl PreparedNames {
@@ -89,6 +91,7 @@ impl PreparedNames {
             names: LruCache::new(statements_max),
             evicted: Vec::new(),
             next: 1,
+            generation: 0,
         }
     }
 
@@ -123,6 +126,15 @@ impl PreparedNames {
     pub fn evict_all(&mut self) {
         while let Some((_, name)) = self.names.pop_lru() {
             self.evicted.push(name);
+        }
+    }
+
+    /// Forgets all that was parsed under another generation of the catalog, to be closed on the server: a plan whose columns are
+    /// others now is refused, also to a client that was told of the new ones.
+    pub fn of_generation(&mut self, generation: u64) {
+        if self.generation != generation {
+            self.generation = generation;
+            self.evict_all();
         }
     }
 
@@ -186,7 +198,9 @@ mod tests {
             names.insert(statement("a", &[])),
             names.insert(statement("b", &[])),
         );
-        names.evict_all();
+        names.of_generation(0);
+        assert_eq!(names.len(), 2, "they were parsed under it");
+        names.of_generation(1);
         assert!(names.is_empty());
         assert_eq!(names.take_evicted(), [a, b]);
     }

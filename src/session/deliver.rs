@@ -36,6 +36,7 @@ impl Session {
         held.names.clear();
         held.describing.clear();
         held.refuses = held.status == Status::Failed;
+        held.lease.prepared.of_generation(self.database.generation());
         for name in held.lease.prepared.take_evicted() {
             put_close(held, name);
             held.answers.sent(Sent::CloseStatement, For::Proxy);
