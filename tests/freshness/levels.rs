@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use pgladder::config::{Config, StreamUse};
+use pgladder::config::Config;
 use tokio::task::JoinSet;
 
 use crate::client::Client;
@@ -18,14 +18,8 @@ const TABLE: &[&str] = &[
     "INSERT INTO t VALUES (1, 0)",
 ];
 
-/// What is written past the proxy is seen by `strict` alone.
-fn without_stream(config: &mut Config) {
-    config.stream.enabled = StreamUse::Off;
-}
-
 /// An answer stays until a reader asks for another.
 fn without_refreshes(config: &mut Config) {
-    without_stream(config);
     config.cache.refreshes_max = 0;
 }
 
@@ -81,7 +75,7 @@ async fn an_entry_is_served_within_the_bound_of_the_first_write_that_it_misses()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replica_may_be_as_far_behind_as_the_level_allows() {
-    let setup = Setup::start_with(1, &[], without_stream).await;
+    let setup = Setup::start(1).await;
     setup.prepare(TABLE, PLAIN).await;
     let mut writer = setup.proxy.client().await;
     let mut tolerant = [at(&setup, "bounded 1h").await, at(&setup, "ttl 1h").await];
@@ -117,7 +111,7 @@ async fn a_replica_may_be_as_far_behind_as_the_level_allows() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_from_a_replica_that_lags_is_not_kept_for_those_who_may_miss_nothing() {
-    let setup = Setup::start_with(1, &[], without_stream).await;
+    let setup = Setup::start(1).await;
     setup.prepare(TABLE, PLAIN).await;
     let (mut writer, mut fresh) = (setup.proxy.client().await, setup.proxy.client().await);
     let mut tolerant = at(&setup, "bounded 1h").await;
@@ -130,7 +124,7 @@ async fn an_answer_from_a_replica_that_lags_is_not_kept_for_those_who_may_miss_n
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_revoked_is_refused_at_every_level() {
-    let setup = Setup::start_with(1, &[], without_stream).await;
+    let setup = Setup::start(1).await;
     setup.prepare(TABLE, PLAIN).await;
     let mut owner = setup.proxy.client().await;
     owner.run("CREATE ROLE reader LOGIN").await;
@@ -155,7 +149,7 @@ async fn what_was_revoked_is_refused_at_every_level() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_strict_read_misses_nothing_written_past_the_proxy_and_still_uses_replicas() {
-    let setup = Setup::start_with(1, &[], without_stream).await;
+    let setup = Setup::start(1).await;
     setup.prepare(TABLE, PLAIN).await;
     let mut strict = at(&setup, "strict").await;
     for value in 1..=50 {
@@ -189,7 +183,7 @@ async fn a_strict_read_misses_nothing_written_past_the_proxy_and_still_uses_repl
 async fn one_probe_serves_all_strict_readers_that_came_before_it() {
     const READERS: u64 = 64;
     const READS: u64 = 50;
-    let setup = Setup::start_with(1, &[], without_stream).await;
+    let setup = Setup::start(1).await;
     setup.prepare(TABLE, PLAIN).await;
     let before = stats(&setup).await;
     let mut reading = JoinSet::new();
@@ -218,7 +212,7 @@ async fn an_outdated_answer_is_renewed_behind_its_readers() {
         "SELECT max(at) FROM t",
         "SELECT sum(n) FROM t WHERE id >= $1",
     ];
-    let setup = Setup::start_with(1, &[], without_stream).await;
+    let setup = Setup::start(1).await;
     let mut writer = setup.proxy.client().await;
     for sql in [
         "CREATE TABLE t (id int PRIMARY KEY, n bigint NOT NULL, at timestamptz NOT NULL DEFAULT now())",
@@ -287,7 +281,6 @@ async fn only_so_many_are_renewed_at_a_time() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_entry_that_is_asked_for_is_renewed_before_its_time_is_over() {
     let short = |config: &mut Config| {
-        without_stream(config);
         config.cache.ttl = Duration::from_secs(2);
     };
     let setup = Setup::start_with(0, &[], short).await;
