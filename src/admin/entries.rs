@@ -13,6 +13,7 @@ use crate::cache::store::Listed;
 use crate::catalog::Catalog;
 use crate::freshness::database::Database;
 use crate::session::Proxy;
+use crate::session::costs::NotKept;
 
 pub(super) const COLUMNS: &[&str] = &[
     "database", "tables", "bytes", "age_ms", "ttl_ms", "hits", "cost_ms", "node", "kept_by", "query",
@@ -96,7 +97,7 @@ pub(super) fn summary(proxy: &Proxy) -> Table {
         text(misses),
         percent.and_then(text),
         text(counted(&counters.stored)),
-        text(counted(&counters.lost_to_writes)),
+        text(proxy.costs.not_kept.of(NotKept::Write)),
         text(proxy.flights.len()),
     ];
     Table::new(SUMMARY_COLUMNS, [row])

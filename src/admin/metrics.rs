@@ -14,10 +14,12 @@ use super::show::{address, sorted};
 use crate::cluster::{NodeView, Role};
 use crate::pool::PoolSnapshot;
 use crate::session::Proxy;
+use crate::session::costs::Wait;
 use crate::session::last::ServedBy;
 use crate::session::registry::Activity;
 use crate::stream::status::{Mode, Status};
-use crate::telemetry::latency::BOUNDS_US;
+use crate::telemetry::histogram::Histogram;
+use crate::telemetry::tally::{Kind, Tally};
 
 const SERVED: [ServedBy; 4] = [
     ServedBy::Cache,
@@ -69,6 +71,26 @@ impl Metric<'_> {
         let after = if labels.is_empty() { "" } else { "}" };
         put(self.out, format_args!("{after} {value}\n"));
     }
+
+    /// The samples of a histogram; at most one label besides its bounds.
+    fn durations(&mut self, histogram: &Histogram, label: Option<Label<'_>>) {
+        let reading = histogram.read();
+        let bounds = histogram.bounds().iter().map(|bound| seconds(*bound).to_string());
+        for (bound, count) in bounds.chain(["+Inf".to_owned()]).zip(reading.cumulative) {
+            let labels: Vec<Label<'_>> = label.into_iter().chain([("le", &*bound)]).collect();
+            self.sample("_bucket", &labels, count);
+        }
+        let all = reading.cumulative.last().copied().unwrap_or_default();
+        self.sample("_sum", label.as_slice(), seconds(reading.sum_us));
+        self.sample("_count", label.as_slice(), all);
+    }
+
+    /// A sample of each kind.
+    fn tally<K: Kind>(&mut self, tally: &Tally<K>) {
+        for (kind, count) in tally.all() {
+            self.sample("", &[("reason", kind.word())], count);
+        }
+    }
 }
 
 fn put(out: &mut String, text: std::fmt::Arguments<'_>) {
@@ -96,6 +118,7 @@ pub(super) fn exposition(proxy: &Proxy, up_for: Duration, is_draining: bool) -> 
     pools(&mut out, proxy);
     cache(&mut out, proxy);
     counters(&mut out, proxy);
+    costs(&mut out, proxy);
     clients(&mut out, proxy);
     units(&mut out, proxy);
     streams(&mut out, proxy);
@@ -302,16 +325,6 @@ fn counters(out: &mut Exposition, proxy: &Proxy) {
         ),
         ("pgladder_cache_stored_total", "Answers stored.", &counters.stored),
         (
-            "pgladder_cache_stream_late_total",
-            "Reads that bypassed the cache because the stream was too far behind.",
-            &counters.stream_late,
-        ),
-        (
-            "pgladder_cache_lost_total",
-            "Answers not stored because of a write.",
-            &counters.lost_to_writes,
-        ),
-        (
             "pgladder_cache_refreshed_total",
             "Entries renewed in the background.",
             &counters.refreshed,
@@ -344,6 +357,24 @@ fn counters(out: &mut Exposition, proxy: &Proxy) {
     out.single("pgladder_probes_total", "counter", probes, proxy.cluster.probes());
 }
 
+fn costs(out: &mut Exposition, proxy: &Proxy) {
+    let costs = &proxy.costs;
+    let help = "Cacheable reads that were run for their client alone.";
+    out.metric("pgladder_cache_bypasses_total", "counter", help)
+        .tally(&costs.bypasses);
+    let help = "Answers of cacheable reads that were not kept.";
+    out.metric("pgladder_cache_not_kept_total", "counter", help)
+        .tally(&costs.not_kept);
+    let help = "For how long answers from the cache had missed a write; 0 for those that missed none.";
+    out.metric("pgladder_cache_staleness_seconds", "histogram", help)
+        .durations(&costs.staleness, None);
+    let help = "Time that requests waited in the proxy, by what for.";
+    let mut metric = out.metric("pgladder_wait_seconds", "histogram", help);
+    for wait in Wait::ALL {
+        metric.durations(costs.waited_for(*wait), Some(("for", wait.word())));
+    }
+}
+
 fn clients(out: &mut Exposition, proxy: &Proxy) {
     let present = proxy.registry.all();
     let mut metric = out.metric("pgladder_clients", "gauge", "Clients by what they are doing.");
@@ -362,16 +393,7 @@ fn units(out: &mut Exposition, proxy: &Proxy) {
     let help = "Time from a client's request to its answer, by who answered.";
     let mut metric = out.metric("pgladder_unit_duration_seconds", "histogram", help);
     for by in SERVED {
-        let reading = proxy.latency(by).read();
-        let by = by.to_string();
-        let bounds = BOUNDS_US.iter().map(|bound| seconds(*bound).to_string());
-        let bounds = bounds.chain(["+Inf".to_owned()]);
-        for (bound, count) in bounds.zip(reading.cumulative) {
-            metric.sample("_bucket", &[("served_by", &by), ("le", &bound)], count);
-        }
-        let all = reading.cumulative.last().copied().unwrap_or_default();
-        metric.sample("_sum", &[("served_by", &by)], seconds(reading.sum_us));
-        metric.sample("_count", &[("served_by", &by)], all);
+        metric.durations(proxy.latency(by), Some(("served_by", &by.to_string())));
     }
 }
 

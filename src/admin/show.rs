@@ -14,6 +14,7 @@ use crate::cluster::{ClusterView, NodeView};
 use crate::freshness::database::Database;
 use crate::session::last::ServedBy;
 use crate::session::{Counters, Proxy};
+use crate::telemetry::tally::Kind as _;
 
 const NODES: &[&str] = &[
     "address",
@@ -204,7 +205,7 @@ fn pools(proxy: &Proxy) -> Vec<Row> {
 }
 
 /// The counters by name, in the order in which they are shown.
-fn counters(counters: &Counters) -> [(&'static str, &AtomicU64); 12] {
+fn counters(counters: &Counters) -> [(&'static str, &AtomicU64); 10] {
     [
         ("clients", &counters.clients),
         ("logins", &counters.logins),
@@ -212,8 +213,6 @@ fn counters(counters: &Counters) -> [(&'static str, &AtomicU64); 12] {
         ("shared", &counters.shared),
         ("misses", &counters.misses),
         ("stored", &counters.stored),
-        ("lost_to_writes", &counters.lost_to_writes),
-        ("stream_late", &counters.stream_late),
         ("refreshed", &counters.refreshed),
         ("refreshes_dropped", &counters.refreshes_dropped),
         ("read_index", &counters.read_index),
@@ -225,6 +224,16 @@ fn stats(proxy: &Proxy) -> Vec<Row> {
     let counters = counters(&proxy.counters).into_iter();
     let counters = counters.map(|(name, counter)| vec![text(name), text(counter.load(Ordering::Relaxed))]);
     let probes = std::iter::once(vec![text("probes"), text(proxy.cluster.probes())]);
+    let (bypasses, not_kept) = (&proxy.costs.bypasses, &proxy.costs.not_kept);
+    let bypasses = bypasses
+        .all()
+        .map(|(why, count)| (format!("bypass: {}", why.word()), count));
+    let not_kept = not_kept
+        .all()
+        .map(|(why, count)| (format!("not kept: {}", why.word()), count));
+    let costs = bypasses
+        .chain(not_kept)
+        .map(|(name, count)| vec![text(name), text(count)]);
     let units = [
         ("replica_units", ServedBy::Replica),
         ("primary_units", ServedBy::Primary),
@@ -232,7 +241,12 @@ fn stats(proxy: &Proxy) -> Vec<Row> {
     let units = units.map(|(name, by)| vec![text(name), text(proxy.reasons.answered_by(by))]);
     let reasons = proxy.reasons.counted().into_iter();
     let reasons = reasons.map(|(by, reason, count)| vec![text(format!("{by}: {reason}")), text(count)]);
-    counters.chain(probes).chain(units).chain(reasons).collect()
+    counters
+        .chain(probes)
+        .chain(costs)
+        .chain(units)
+        .chain(reasons)
+        .collect()
 }
 
 fn databases(proxy: &Proxy) -> Vec<Row> {

@@ -24,6 +24,15 @@ pub enum Level {
 }
 
 impl Level {
+    /// May an answer miss a write that was acknowledged so long ago?
+    pub fn may_miss(self, since: Duration) -> bool {
+        match self {
+            Self::Ttl(_) => true,
+            Self::Bounded(bound) => since < bound,
+            Self::Strict | Self::Fresh | Self::Session => false,
+        }
+    }
+
     /// The one of both under which a read may miss less.
     #[must_use]
     pub fn stricter(self, other: Self) -> Self {

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 
+use super::costs::{Bypass, NotKept, Wait};
 use super::held::sqlstate;
 use super::last::{Last, Reason, ServedBy};
 use super::perform::{Cacheable, Work};
@@ -19,7 +20,6 @@ use crate::cache::flight::{Outcome, Permit, Seat};
 use crate::cache::key::Key;
 use crate::cache::store::Inserted;
 use crate::catalog::verdict::Oid;
-use crate::freshness::clocks::Note;
 use crate::freshness::database::{Begun, Currency, Database};
 use crate::freshness::level::Level;
 use crate::protocol::backend;
@@ -34,7 +34,7 @@ pub enum Found {
     /// It is not there: the reader runs it for all who wait.
     Fill(Filling),
     /// The reader runs it for itself.
-    Bypass,
+    Bypass(Bypass),
 }
 
 /// A fill under way.
@@ -57,23 +57,29 @@ impl Session {
         tables: &[Oid],
     ) -> Result<Found, Goodbye> {
         // A hit waits for nothing, and takes no room for it.
-        match self.find(work, wanted) {
-            Some(found) => Ok(found),
-            None => Box::pin(self.take_seat(work, wanted, tables)).await,
+        let found = match self.find(work, wanted) {
+            Some(found) => found,
+            None => Box::pin(self.take_seat(work, wanted, tables)).await?,
+        };
+        if let Found::Bypass(why) = found {
+            self.proxy.costs.bypasses.count(why);
         }
+        Ok(found)
     }
 
     /// Serves an entry that is there; `None` where there is none that may be served.
     fn find(&mut self, work: &Work<'_>, wanted: &Cacheable) -> Option<Found> {
         let now = Instant::now();
         Some(match self.entry(wanted, work.level, now)? {
-            Ok((entry, reason)) => {
+            Ok((entry, stale)) => {
                 Counters::count(&self.proxy.counters.hits);
+                self.proxy.costs.staleness.add(self.id, stale.unwrap_or_default());
+                let reason = stale.map_or(Reason::Hit, |_| Reason::StaleHit);
                 self.refresh((&entry, now), work, wanted, &reason);
                 self.serve_entry((&entry, now), work, wanted, reason);
                 Found::Served
             }
-            Err(()) => Found::Bypass,
+            Err(why) => Found::Bypass(why),
         })
     }
 
@@ -84,8 +90,9 @@ impl Session {
         wanted: &Cacheable,
         tables: &[Oid],
     ) -> Result<Found, Goodbye> {
-        if self.is_late(work, tables) {
-            return Ok(Found::Bypass);
+        if !matches!(work.level, Level::Ttl(_)) && self.database.stream_is_late(tables) {
+            // What was written past the proxy may not be known.
+            return Ok(Found::Bypass(Bypass::StreamLate));
         }
         self.database.stream_want(tables);
         let key = &wanted.key;
@@ -93,7 +100,7 @@ impl Session {
         for _ in 0..FLIGHTS_MAX {
             let begun = self.database.begin(tables);
             if begun.known_in_flight && self.saw_primary {
-                return Ok(Found::Bypass);
+                return Ok(Found::Bypass(Bypass::WriteInFlight));
             }
             let (waiter, shares) = match self.proxy.flights.seat(key, &begun.note, &arrived) {
                 Seat::Lead(permit) => {
@@ -121,7 +128,7 @@ impl Session {
                     None => Some(waiter.outcome().await),
                 }
             };
-            let Some(outcome) = self.waiting(outcome).await?.flatten() else {
+            let Some(outcome) = self.waiting(Wait::Answer, outcome).await?.flatten() else {
                 let refusal = self.cancelled();
                 self.refuse_shared(|out| refusal.encode(out));
                 return Ok(Found::Served);
@@ -137,29 +144,29 @@ impl Session {
                     return Ok(Found::Served);
                 }
                 // All who wait run it at once, rather than one after the other.
-                Outcome::Unshareable => return Ok(Found::Bypass),
+                Outcome::Unshareable => return Ok(Found::Bypass(Bypass::TooLarge)),
                 _ => {}
             }
             if let Some(found) = self.find(work, wanted) {
                 return Ok(found);
             }
         }
-        Ok(Found::Bypass)
+        Ok(Found::Bypass(Bypass::Crowded))
     }
 
-    /// The entry of a key if it may be served, and as what; `Err` when it is there, but a write that this session may have seen
-    /// is on its way.
+    /// The entry of a key if it may be served, and for how long it has missed a write, if it does; `Err` when it is there, but
+    /// cannot be served now.
+    #[expect(clippy::type_complexity, reason = "used once")]
     fn entry(
         &self,
         wanted: &Cacheable,
         level: Level,
         now: Instant,
-    ) -> Option<Result<(Arc<Entry>, Reason), ()>> {
+    ) -> Option<Result<(Arc<Entry>, Option<Duration>), Bypass>> {
         let entry = self.proxy.store.find(&wanted.key)?;
         if !matches!(level, Level::Ttl(_)) && self.database.stream_is_late_for(&entry.note) {
-            Counters::count(&self.proxy.counters.stream_late);
             // It may be as good as new: that is known once the stream has caught up.
-            return Some(Err(()));
+            return Some(Err(Bypass::StreamLate));
         }
         let currency = self.database.is_current(&entry.note);
         // The TTL is the one of now, where that is shorter than at the fill.
@@ -167,49 +174,28 @@ impl Session {
             Level::Ttl(age) => entry.age(now) < age,
             _ => entry.in_time(now) && entry.age(now) < wanted.ttl,
         };
-        if in_time && let Some(reason) = self.reason_to_serve(&entry, currency, level) {
-            return Some(Ok((entry, reason)));
+        if in_time {
+            match currency {
+                Currency::Current => return Some(Ok((entry, None))),
+                // Who may miss a write that was acknowledged may miss one that was not.
+                Currency::InFlight if !self.saw_primary || level.may_miss(Duration::ZERO) => {
+                    return Some(Ok((entry, None)));
+                }
+                Currency::InFlight => {}
+                Currency::Outdated => {
+                    let missed_since = self.database.missed_since(&entry.note);
+                    let stale = missed_since.map(|since| now.saturating_duration_since(since));
+                    if stale.is_none_or(|stale| level.may_miss(stale)) {
+                        return Some(Ok((entry, stale)));
+                    }
+                }
+            }
         }
         if entry.in_time(now) && currency == Currency::InFlight {
-            return Some(Err(()));
+            return Some(Err(Bypass::WriteInFlight));
         }
         self.proxy.store.remove(&wanted.key, &entry);
         None
-    }
-
-    /// Is the stream too far behind for a read of these tables? Then what was written past the proxy may not be known.
-    fn is_late(&self, work: &Work<'_>, tables: &[Oid]) -> bool {
-        let is_late = !matches!(work.level, Level::Ttl(_)) && self.database.stream_is_late(tables);
-        if is_late {
-            Counters::count(&self.proxy.counters.stream_late);
-        }
-        is_late
-    }
-
-    /// As what an entry that is in time may be served.
-    fn reason_to_serve(&self, entry: &Entry, currency: Currency, level: Level) -> Option<Reason> {
-        match currency {
-            Currency::Current => Some(Reason::Hit),
-            // Who may miss a write that was acknowledged may miss one that was not.
-            Currency::InFlight => {
-                let may_miss = matches!(level, Level::Bounded(_) | Level::Ttl(_)) || !self.saw_primary;
-                may_miss.then_some(Reason::Hit)
-            }
-            Currency::Outdated => {
-                let may_miss = match level {
-                    Level::Ttl(_) => true,
-                    Level::Bounded(bound) => self.is_within(&entry.note, bound),
-                    _ => false,
-                };
-                may_miss.then_some(Reason::StaleHit)
-            }
-        }
-    }
-
-    /// Is the first write that an answer misses as young as that?
-    fn is_within(&self, note: &Note, bound: Duration) -> bool {
-        let missed_since = self.database.missed_since(note);
-        missed_since.is_none_or(|since| since.elapsed() < bound)
     }
 
     fn serve_entry(
@@ -268,6 +254,8 @@ impl Filling {
         let messages = match answered {
             Ok(messages) => messages,
             Err(error) => {
+                let why = error.as_ref().map_or(NotKept::TooLarge, |_| NotKept::Failed);
+                proxy.costs.not_kept.count(why);
                 self.permit.finish(match error {
                     None => Outcome::Unshareable,
                     Some(frame) if is_the_statements(sqlstate(&frame)) => Outcome::Failed(frame),
@@ -286,12 +274,16 @@ impl Filling {
             renewal: Renewal::default(),
         });
         let holds = !self.begun.in_flight && self.database.may_share(&self.begun.note);
-        if holds {
-            if entry.cost >= self.min_cost {
-                keep(proxy, self.key, Arc::clone(&entry));
-            }
+        let kept = if !holds {
+            Err(NotKept::Write)
+        } else if entry.cost < self.min_cost {
+            Err(NotKept::Cheap)
         } else {
-            Counters::count(&proxy.counters.lost_to_writes);
+            keep(proxy, self.key, Arc::clone(&entry))
+        };
+        match kept {
+            Ok(()) => Counters::count(&proxy.counters.stored),
+            Err(why) => proxy.costs.not_kept.count(why),
         }
         // Those who joined did so while the note was current: for them the answer is fresh enough.
         self.permit.finish(Outcome::Answered(entry));
@@ -299,14 +291,15 @@ impl Filling {
     }
 }
 
-fn keep(proxy: &Proxy, key: Key, entry: Arc<Entry>) {
+fn keep(proxy: &Proxy, key: Key, entry: Arc<Entry>) -> Result<(), NotKept> {
     if let Some(doorkeeper) = &proxy.doorkeeper
         && !doorkeeper.admits(key.fingerprint())
     {
-        return;
+        return Err(NotKept::First);
     }
-    if matches!(proxy.store.insert(key, entry), Inserted::Stored { .. }) {
-        Counters::count(&proxy.counters.stored);
+    match proxy.store.insert(key, entry) {
+        Inserted::Stored { .. } => Ok(()),
+        Inserted::TooLarge => Err(NotKept::TooLarge),
     }
 }
 

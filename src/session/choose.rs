@@ -9,6 +9,7 @@ use std::task::{Poll, ready};
 use std::time::Instant;
 
 use super::acquire::{Refusal, ask_admitted, bring_to, candidate, is_admitted, is_brought_to};
+use super::costs::Wait;
 use super::exchange::{AHEAD_BYTES_MAX, Until};
 use super::held::Held;
 use super::last::Reason;
@@ -128,18 +129,23 @@ impl Session {
         begun: &Begun,
     ) -> Result<Result<Chosen, Reason>, Goodbye> {
         let proxy = Arc::clone(&self.proxy);
-        Ok(match self.waiting(ask_admitted(held, &proxy, begun)).await? {
-            None => Ok(Chosen::Refused(self.cancelled())),
-            Some(Ok(held)) => match self.bring(held, reason).await {
-                // Nothing of the unit was sent yet: what this replica cannot do, the primary may.
-                Chosen::Refused(_) => {
-                    Counters::count(&self.proxy.counters.retried);
-                    Err(Reason::Retried(None))
-                }
-                held @ Chosen::Held(..) => Ok(held),
+        Ok(
+            match self
+                .waiting(Wait::Position, ask_admitted(held, &proxy, begun))
+                .await?
+            {
+                None => Ok(Chosen::Refused(self.cancelled())),
+                Some(Ok(held)) => match self.bring(held, reason).await {
+                    // Nothing of the unit was sent yet: what this replica cannot do, the primary may.
+                    Chosen::Refused(_) => {
+                        Counters::count(&self.proxy.counters.retried);
+                        Err(Reason::Retried(None))
+                    }
+                    held @ Chosen::Held(..) => Ok(held),
+                },
+                Some(Err(reason)) => Err(reason),
             },
-            Some(Err(reason)) => Err(reason),
-        })
+        )
     }
 
     pub(super) async fn choose_primary(
@@ -178,9 +184,10 @@ impl Session {
                 Some(Ok(held))
             } else if looks {
                 let drew_on = self.drew_on();
-                self.waiting(place.primary_where(&proxy, drew_on)).await?
+                self.waiting(Wait::Connection, place.primary_where(&proxy, drew_on))
+                    .await?
             } else {
-                self.waiting(place.primary(&proxy)).await?
+                self.waiting(Wait::Connection, place.primary(&proxy)).await?
             };
             let held = match leased {
                 None => return Ok(Chosen::Refused(self.cancelled())),
@@ -223,7 +230,7 @@ impl Session {
             Waited::Admitted(Admitted::Lease(lease)) => lease,
             Waited::Admitted(Admitted::Vacancy(vacancy)) => {
                 let deadline = deadline.unwrap_or_else(|| self.lease_deadline());
-                match Box::pin(self.waiting(vacancy.fill(deadline.into()))).await? {
+                match Box::pin(self.waiting(Wait::Connection, vacancy.fill(deadline.into()))).await? {
                     Some(Ok(lease)) => lease,
                     Some(Err(error)) => return Ok(Borrowed::Refused(error)),
                     None => return Ok(Borrowed::Cancelled),
@@ -268,6 +275,7 @@ impl Session {
     /// Waits in a pool's line, and watches the client meanwhile.
     async fn in_line(&mut self, mut line: InLine, deadline: Instant) -> Result<Waited, Goodbye> {
         self.presence.wait(true);
+        let began = Instant::now();
         let statement_until = self.statement_until();
         self.patience
             .set(statement_until.map_or(deadline, |until| until.min(deadline)));
@@ -296,21 +304,32 @@ impl Session {
             Poll::Pending
         })
         .await;
-        self.presence.wait(false);
+        self.waited(Wait::Connection, began);
         waited
     }
 
+    fn waited(&self, wait: Wait, began: Instant) {
+        self.presence.wait(false);
+        let waits = self.proxy.costs.waited_for(wait);
+        waits.add(self.id, began.elapsed());
+    }
+
     /// Runs something that waits, and watches the client meanwhile; `None` when a cancel request came.
-    pub(super) async fn waiting<T>(&mut self, work: impl Future<Output = T>) -> Result<Option<T>, Goodbye> {
+    pub(super) async fn waiting<T>(
+        &mut self,
+        wait: Wait,
+        work: impl Future<Output = T>,
+    ) -> Result<Option<T>, Goodbye> {
         let (wire, cancel) = (&mut self.wire, &self.cancel);
         self.presence.wait(true);
+        let began = Instant::now();
         let mut work = std::pin::pin!(cancel.unless_cancelled(work));
         loop {
             let hear = !wire.gone && wire.input.len() < self.unit_bytes + AHEAD_BYTES_MAX;
             tokio::select! {
                 biased;
                 done = &mut work => {
-                    self.presence.wait(false);
+                    self.waited(wait, began);
                     return Ok(done);
                 }
                 () = wire.read(), if hear => {

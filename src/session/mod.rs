@@ -12,6 +12,7 @@ pub mod cached;
 pub mod cancel;
 mod choose;
 pub mod client;
+pub mod costs;
 mod deliver;
 pub mod derived;
 pub mod effects;

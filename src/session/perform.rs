@@ -145,7 +145,7 @@ impl Session {
             match self.look_up(work, wanted, &tables).await? {
                 Found::Served => return Ok(()),
                 Found::Fill(fill) => filling = Some(fill),
-                Found::Bypass => {}
+                Found::Bypass(_) => {}
             }
         }
         let begun = match &filling {

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::cancel::Cancels;
+use super::costs::Costs;
 use super::last::ServedBy;
 use super::login::Base;
 use super::reasons::Reasons;
@@ -32,7 +33,7 @@ use crate::freshness::databases::Databases;
 use crate::freshness::level::Level;
 use crate::pool::Pools;
 use crate::stream::Streams;
-use crate::telemetry::latency::Latency;
+use crate::telemetry::histogram::{Histogram, LATENCIES_US};
 
 /// How long the facts of a login are used for further ones: a client that connects for one query pays no round trip.
 const LOGIN_FACTS_KEPT: Duration = Duration::from_secs(10);
@@ -84,10 +85,6 @@ pub struct Counters {
     pub misses: AtomicU64,
     /// Answers stored.
     pub stored: AtomicU64,
-    /// Answers not stored because a write came, or was on its way.
-    pub lost_to_writes: AtomicU64,
-    /// Reads that would have been looked for in the cache, had the stream not been too far behind.
-    pub stream_late: AtomicU64,
     /// Entries renewed in the background.
     pub refreshed: AtomicU64,
     /// Entries that were to be renewed while too many others were.
@@ -135,7 +132,9 @@ pub struct Proxy {
     pub counters: Counters,
     /// Why units were answered where they were.
     pub reasons: Reasons,
-    latencies: [Latency; 4],
+    /// What freshness costs.
+    pub costs: Costs,
+    latencies: [Histogram; 4],
     /// Who is connected.
     pub registry: Arc<Registry>,
     /// For work that outlives its session: watching a lost commit, cancelling what nobody waits for.
@@ -196,7 +195,8 @@ impl Proxy {
             settings: ArcSwap::from_pointee(parts.settings),
             counters: Counters::default(),
             reasons: Reasons::default(),
-            latencies: Default::default(),
+            costs: Costs::default(),
+            latencies: std::array::from_fn(|_| Histogram::new(&LATENCIES_US)),
             registry: Arc::default(),
             tasks: parts.tasks,
             stop: stop.clone(),
@@ -221,7 +221,7 @@ impl Proxy {
     }
 
     /// How long units took that this one answered.
-    pub fn latency(&self, by: ServedBy) -> &Latency {
+    pub fn latency(&self, by: ServedBy) -> &Histogram {
         &self.latencies[by as usize]
     }
 

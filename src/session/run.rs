@@ -16,6 +16,7 @@ use super::acquire::Place;
 use super::alarm::Alarm;
 use super::cancel::CancelSlot;
 use super::client::Client;
+use super::costs::Wait;
 use super::derived::Derived;
 use super::effects::Completion;
 use super::exchange::{Run, news};
@@ -214,7 +215,7 @@ impl Session {
             let (database, doubts) = (Arc::clone(&self.database), self.doubts);
             let verified = tokio::time::timeout(DOUBT_WAIT, database.verified(doubts));
             // Too late, or cancelled: it goes without.
-            let (None | Some(_)) = self.waiting(verified).await?;
+            let (None | Some(_)) = self.waiting(Wait::Catalog, verified).await?;
         }
         Ok(())
     }
@@ -231,7 +232,10 @@ impl Session {
         let until = *until.get_or_insert_with(|| tokio::time::Instant::now() + CATALOG_WAIT);
         let (database, doubts) = (Arc::clone(&self.database), self.doubts);
         let known = tokio::time::timeout_at(until, database.known(doubts));
-        Ok(matches!(self.waiting(known).await?, Some(Ok(true))))
+        Ok(matches!(
+            self.waiting(Wait::Catalog, known).await?,
+            Some(Ok(true))
+        ))
     }
 
     /// The first client of a database waits for its catalog, rather than have its first statements go without.

@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use super::costs::Wait;
 use super::proxy::Counters;
 use super::run::{Goodbye, Session};
 use crate::cluster::{NodeView, Role};
@@ -38,7 +39,10 @@ impl Session {
         let mut positions = cluster.positions();
         cluster.request_probe();
         let told = positions.wait_for(|position| position.covers >= arrived);
-        let Some(told) = self.waiting(tokio::time::timeout(WAIT_MAX, told)).await? else {
+        let Some(told) = self
+            .waiting(Wait::Position, tokio::time::timeout(WAIT_MAX, told))
+            .await?
+        else {
             return Ok(ReadIndex::Cancelled);
         };
         let position = told.ok().and_then(Result::ok).map(|position| *position);

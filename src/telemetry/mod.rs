@@ -3,7 +3,8 @@
 //! Started once by the command line, before anything that may log. Everything else only uses `tracing`'s macros. Invariant:
 //! colours appear on a terminal only, so that a log file never holds escape codes.
 
-pub mod latency;
+pub mod histogram;
+pub mod tally;
 
 use std::io::IsTerminal as _;
 

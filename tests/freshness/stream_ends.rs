@@ -56,7 +56,7 @@ async fn a_stream_that_is_late_is_not_relied_upon() {
     let late = stats
         .rows
         .iter()
-        .find(|row| row[0].as_deref() == Some(b"stream_late"));
+        .find(|row| row[0].as_deref() == Some(b"bypass: stream_late"));
     let late = late.and_then(|row| row[1].clone()).expect("a counter");
     assert_ne!(&late[..], b"0");
 }

@@ -1,18 +1,41 @@
-//! How long units took, counted in buckets that any thread may add to without waiting.
+//! Durations, counted in buckets that any thread may add to without waiting.
 //!
-//! Written by sessions at the end of each unit, read by `/metrics`. The counts are spread over shards, so that workers seldom
+//! Written by sessions: how long units took and waited, how stale answers were; read by `/metrics`. The counts are spread over shards, so that workers seldom
 //! write the same cache line; a reader adds the shards up. Invariant: a bucket never falls. A reading while others write is not
 //! one moment's truth: its sum may be a few units ahead of its counts.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Upper bounds of the buckets in microseconds, inclusive; what took longer is in the last bucket, which has none.
-pub const BOUNDS_US: [u64; 18] = [
+/// Upper bounds of the buckets in microseconds, inclusive; what is longer is in the last bucket, which has none.
+pub type Bounds = [u64; 18];
+/// For what takes a request's time.
+pub const LATENCIES_US: Bounds = [
     10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000,
     1_000_000, 2_500_000, 10_000_000,
 ];
-const BUCKETS: usize = BOUNDS_US.len() + 1;
+/// For the age of what is served: a millisecond to an hour.
+pub const AGES_US: Bounds = [
+    1_000,
+    5_000,
+    10_000,
+    50_000,
+    100_000,
+    250_000,
+    500_000,
+    1_000_000,
+    2_500_000,
+    5_000_000,
+    10_000_000,
+    30_000_000,
+    60_000_000,
+    120_000_000,
+    300_000_000,
+    600_000_000,
+    900_000_000,
+    3_600_000_000,
+];
+const BUCKETS: usize = LATENCIES_US.len() + 1;
 const SHARDS: usize = 8;
 
 /// A cache line of its own, also where lines are fetched in pairs.
@@ -24,8 +47,9 @@ struct Shard {
 }
 
 /// Durations since the start.
-#[derive(Debug, Default)]
-pub struct Latency {
+#[derive(Debug)]
+pub struct Histogram {
+    bounds: &'static Bounds,
     shards: [Shard; SHARDS],
 }
 
@@ -38,11 +62,24 @@ pub struct Reading {
     pub sum_us: u64,
 }
 
-impl Latency {
+impl Histogram {
+    /// None yet.
+    pub fn new(bounds: &'static Bounds) -> Self {
+        Self {
+            bounds,
+            shards: Default::default(),
+        }
+    }
+
+    /// Where its buckets end.
+    pub fn bounds(&self) -> &'static Bounds {
+        self.bounds
+    }
+
     /// Adds a duration. `from` is any number of the caller's own that spreads callers over the shards.
     pub fn add(&self, from: u64, took: Duration) {
         let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        let bucket = BOUNDS_US.partition_point(|bound| *bound < took_us);
+        let bucket = self.bounds.partition_point(|bound| *bound < took_us);
         let shard = &self.shards[usize::try_from(from % SHARDS as u64).unwrap_or_default()];
         shard.counts[bucket].fetch_add(1, Ordering::Relaxed);
         shard.sum_us.fetch_add(took_us, Ordering::Relaxed);
@@ -72,7 +109,7 @@ mod tests {
 
     #[test]
     fn a_duration_is_in_its_bucket_and_in_all_above() {
-        let latency = Latency::default();
+        let latency = Histogram::new(&LATENCIES_US);
         for (from, took_us) in [(0, 10), (1, 11), (9, 1_000_000), (3, 60_000_000)] {
             latency.add(from, Duration::from_micros(took_us));
         }
@@ -88,6 +125,6 @@ mod tests {
 
     #[test]
     fn bounds_grow() {
-        assert!(BOUNDS_US.is_sorted());
+        assert!(LATENCIES_US.is_sorted() && AGES_US.is_sorted());
     }
 }
