@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use pgladder::demo::cluster::SUPERUSER;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Error};
 
@@ -37,7 +38,14 @@ async fn two_primaries_take_no_writes_until_one_is_gone() {
         config.cluster.primary_wait = Duration::from_millis(50);
     })
     .await;
-    let client = running.connect("postgres").await;
+    // Nobody waits long for a primary here, not even for the first one.
+    let enter = async || {
+        let entered = running.try_connect(SUPERUSER, "postgres").await;
+        entered.map_err(|error| error.to_string())
+    };
+    let client = eventually("the primary is known", enter, Result::is_ok)
+        .await
+        .expect("a session");
     insert(&client).await.expect("one primary");
     let cluster = &running.cluster;
     cluster.wait_caught_up().await.expect("replicas follow");
