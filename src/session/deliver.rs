@@ -36,10 +36,13 @@ impl Session {
         held.names.clear();
         held.describing.clear();
         held.refuses = held.status == Status::Failed;
-        held.lease.prepared.of_generation(self.database.generation());
-        for name in held.lease.prepared.take_evicted() {
-            put_close(held, name);
-            held.answers.sent(Sent::CloseStatement, For::Proxy);
+        // A Sync alone uses nothing that is prepared, and may end a batch that failed: its server ignores all that comes before it.
+        if !matches!(messages, [Message::Sync]) {
+            held.lease.prepared.of_generation(self.database.generation());
+            for name in held.lease.prepared.take_evicted() {
+                put_close(held, name);
+                held.answers.sent(Sent::CloseStatement, For::Proxy);
+            }
         }
         let leaves_trace = messages.iter().any(|message| match message {
             Message::Execute {
