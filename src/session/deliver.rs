@@ -36,9 +36,9 @@ impl Session {
         held.names.clear();
         held.describing.clear();
         held.refuses = held.status == Status::Failed;
-        // A Sync alone uses nothing that is prepared, and may end a batch that failed: its server ignores all that comes before it.
+        held.lease.prepared.of_generation(self.database.generation());
+        // Until the Sync that ends a failed batch, the server answers nothing.
         if !matches!(messages, [Message::Sync]) {
-            held.lease.prepared.of_generation(self.database.generation());
             for name in held.lease.prepared.take_evicted() {
                 put_close(held, name);
                 held.answers.sent(Sent::CloseStatement, For::Proxy);
@@ -169,6 +169,9 @@ impl Session {
         let known = if name.is_empty() {
             None
         } else {
+            if self.pending.changed().is_some() && !held.refuses {
+                held.lease.prepared.evict(&statement.parsed);
+            }
             held.lease.prepared.find(&statement.parsed)
         };
         if let Some(server) = known
