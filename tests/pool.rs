@@ -3,18 +3,19 @@
 //! What is proved: leases come back or are closed, limits hold, errors are told at once and in the server's own words, a cancel
 //! reaches its query, and callers that give up leave nothing behind. It needs the PostgreSQL server's binaries.
 
+#[path = "support/server_tls.rs"]
+mod server_tls;
+
 use std::collections::HashMap;
 use std::future::Future;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::task::{Context, Waker};
 use std::time::Duration;
 
 use bytes::BytesMut;
 use pgladder::cluster::NodeId;
-use pgladder::demo::binaries::BINDIR_VARIABLE;
+use pgladder::demo::cluster::{Options, ThrowAwayCluster};
 use pgladder::pool::{
     Address, Credentials, Lease, PoolError, PoolKey, PoolSettings, Pools, SampleNumbers, Secret, ServerTls,
     TlsMode,
@@ -23,160 +24,55 @@ use postgres_protocol::message::frontend;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+use tokio_postgres::{Client, SimpleQueryMessage};
 use tokio_util::sync::CancellationToken;
 
 const NODE: NodeId = NodeId(0);
 
+/// Who may log in, and how.
+const ACCESS: &str = "host all md5user 127.0.0.1/32 md5
+host all scramuser 127.0.0.1/32 scram-sha-256
+host all plainuser 127.0.0.1/32 password
+hostssl all tlsuser 127.0.0.1/32 trust
+host all admin 127.0.0.1/32 trust";
+const ROLES: &str = "SET password_encryption = 'md5'; CREATE ROLE md5user LOGIN PASSWORD 'secret';
+    SET password_encryption = 'scram-sha-256'; CREATE ROLE scramuser LOGIN PASSWORD 'secret';
+    CREATE ROLE plainuser LOGIN PASSWORD 'secret';
+    CREATE ROLE tlsuser LOGIN; CREATE ROLE admin LOGIN SUPERUSER";
+
+/// The server of one test, and a client of its superuser that is none of the pools'.
 struct Postgres {
-    directory: tempfile::TempDir,
-    child: Child,
-    port: u16,
-}
-
-/// What the environment names, or else the newest installation on this machine.
-fn binaries() -> PathBuf {
-    if let Some(named) = std::env::var_os(BINDIR_VARIABLE).filter(|named| !named.is_empty()) {
-        return named.into();
-    }
-    let mut found: Vec<_> = std::fs::read_dir("/usr/lib/postgresql")
-        .map(|entries| entries.flatten().map(|entry| entry.path().join("bin")).collect())
-        .unwrap_or_default();
-    found.extend(std::env::var_os("PATH").iter().flat_map(std::env::split_paths));
-    found.sort();
-    let usable = found.into_iter().rev().find(|path| path.join("initdb").exists());
-    usable.expect("PostgreSQL's server binaries; on Debian: apt-get install postgresql")
-}
-
-/// A command that runs as an unprivileged user, because PostgreSQL refuses to run as root.
-fn command(program: &Path) -> Command {
-    if nix::unistd::Uid::effective().is_root() {
-        let mut command = Command::new("setpriv");
-        command
-            .args(["--reuid=nobody", "--regid=nogroup", "--clear-groups"])
-            .arg(program);
-        command
-    } else {
-        Command::new(program)
-    }
+    cluster: ThrowAwayCluster,
+    client: Client,
 }
 
 impl Postgres {
-    fn start() -> Self {
-        let directory = tempfile::tempdir().expect("a directory");
-        let data = directory.path().join("data");
-        std::fs::create_dir(&data).expect("the data directory");
-        if nix::unistd::Uid::effective().is_root() {
-            let nobody = nix::unistd::User::from_name("nobody")
-                .expect("users")
-                .expect("the user nobody");
-            for path in [directory.path(), &data] {
-                nix::unistd::chown(path, Some(nobody.uid), Some(nobody.gid)).expect("chown");
-            }
-        }
-        let mut initdb = command(&binaries().join("initdb"));
-        initdb
-            .args([
-                "-U",
-                "admin",
-                "-A",
-                "trust",
-                "-E",
-                "UTF8",
-                "--locale=C",
-                "-N",
-                "-D",
-            ])
-            .arg(&data);
-        let made = initdb.output().expect("initdb runs");
-        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-        let access = "host all md5user 127.0.0.1/32 md5\nhost all scramuser 127.0.0.1/32 scram-sha-256\n\
-                      host all plainuser 127.0.0.1/32 password\nhost all all 127.0.0.1/32 trust\n\
-                      local all all trust\n";
-        std::fs::write(data.join("pg_hba.conf"), access).expect("pg_hba.conf");
-        let port = TcpListener::bind("127.0.0.1:0")
-            .expect("a port")
-            .local_addr()
-            .expect("bound")
-            .port();
-        let child = Self::spawn(directory.path(), port);
-        let server = Self {
-            directory,
-            child,
-            port,
+    async fn start() -> Self {
+        let options = Options {
+            hba: Some(ACCESS.to_owned()),
+            label: "pool-".to_owned(),
+            ..Options::default()
         };
-        server.wait_until_ready();
-        for sql in [
-            "set password_encryption = 'md5'; create role md5user login password 'secret'",
-            "set password_encryption = 'scram-sha-256'; create role scramuser login password 'secret'",
-            "create role plainuser login password 'secret'",
-        ] {
-            server.psql(sql);
-        }
-        server
+        let cluster = ThrowAwayCluster::start(options).await.expect("a cluster");
+        let client = cluster.connect(0, "postgres").await.expect("a connection");
+        client.batch_execute(ROLES).await.expect("roles");
+        Self { cluster, client }
     }
 
-    fn spawn(directory: &Path, port: u16) -> Child {
-        let mut server = command(&binaries().join("postgres"));
-        server
-            .arg("-D")
-            .arg(directory.join("data"))
-            .arg("-k")
-            .arg(directory);
-        server.args([
-            "-p",
-            &port.to_string(),
-            "-c",
-            "listen_addresses=127.0.0.1",
-            "-c",
-            "fsync=off",
-        ]);
-        server
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("postgres starts")
-    }
-
-    fn wait_until_ready(&self) {
-        let end = std::time::Instant::now() + Duration::from_secs(30);
-        while !self.try_psql("select 1").status.success() {
-            assert!(std::time::Instant::now() < end, "the server did not come up");
-            std::thread::yield_now();
-        }
-    }
-
-    fn try_psql(&self, sql: &str) -> std::process::Output {
-        let mut psql = Command::new("psql");
-        psql.args([
-            "-XAtq",
-            "-h",
-            "127.0.0.1",
-            "-U",
-            "admin",
-            "-d",
-            "postgres",
-            "-c",
-            sql,
-        ]);
-        psql.env("PGPORT", self.port.to_string())
-            .output()
-            .expect("psql runs")
-    }
-
-    fn psql(&self, sql: &str) -> String {
-        let output = self.try_psql(sql);
-        assert!(
-            output.status.success(),
-            "{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    /// Runs one statement; the first value of its answer as text, where it has rows.
+    async fn sql(&self, sql: &str) -> String {
+        let messages = self.client.simple_query(sql).await.expect(sql);
+        let value = messages.iter().find_map(|message| match message {
+            SimpleQueryMessage::Row(row) => row.get(0),
+            _ => None,
+        });
+        value.unwrap_or_default().to_owned()
     }
 
     /// Backends of the pools, which bear their application's name.
-    fn backends(&self) -> usize {
+    async fn backends(&self) -> usize {
         let count = "select count(*) from pg_stat_activity where application_name = 'pgladder'";
-        self.psql(count).parse().expect("a number")
+        self.sql(count).await.parse().expect("a number")
     }
 
     fn pools(&self, settings: PoolSettings) -> Arc<Pools> {
@@ -184,11 +80,22 @@ impl Postgres {
     }
 
     fn pools_with(&self, settings: PoolSettings, secret: Option<Secret>) -> Arc<Pools> {
-        let address = Address::Tcp {
-            host: "127.0.0.1".into(),
-            port: self.port,
-        };
         let tls = ServerTls::new(TlsMode::Prefer, None).expect("TLS needs no files");
+        self.pools_by(settings, secret, "127.0.0.1", tls)
+    }
+
+    /// Pools that know the server under this name.
+    fn pools_by(
+        &self,
+        settings: PoolSettings,
+        secret: Option<Secret>,
+        host: &str,
+        tls: ServerTls,
+    ) -> Arc<Pools> {
+        let address = Address::Tcp {
+            host: host.into(),
+            port: self.cluster.port(0),
+        };
         Pools::new(
             settings,
             HashMap::from([(NODE, address)]),
@@ -196,23 +103,6 @@ impl Postgres {
             Arc::new(Fixed(secret)),
             Arc::new(Seven),
         )
-    }
-
-    /// Ends the postmaster at once, by its own pid; its children notice and leave.
-    fn kill(&mut self) {
-        self.child.kill().expect("the postmaster is ours");
-        self.child.wait().expect("it ended");
-    }
-}
-
-impl Drop for Postgres {
-    fn drop(&mut self) {
-        // SIGQUIT lets the postmaster take its children with it.
-        let pid = nix::unistd::Pid::from_raw(i32::try_from(self.child.id()).expect("a pid"));
-        if nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGQUIT).is_ok() {
-            self.child.wait().expect("the postmaster ends");
-        }
-        assert!(self.directory.path().exists());
     }
 }
 
@@ -248,7 +138,7 @@ fn key(user: &str) -> PoolKey {
 }
 
 fn soon() -> Instant {
-    Instant::now() + Duration::from_secs(20)
+    Instant::now() + Duration::from_secs(60)
 }
 
 async fn lease(pools: &Pools, user: &str) -> Lease {
@@ -256,9 +146,9 @@ async fn lease(pools: &Pools, user: &str) -> Lease {
 }
 
 /// Waits for a condition of another process, for as long as it may reasonably take.
-async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let end = soon();
-    while !holds() {
+    while !holds().await {
         assert!(Instant::now() < end, "{what} did not come true");
         tokio::task::yield_now().await;
     }
@@ -291,7 +181,7 @@ fn contains(bytes: &[u8], text: &str) -> bool {
 
 #[tokio::test]
 async fn a_lease_comes_back_and_is_lent_again_with_its_facts() {
-    let server = Postgres::start();
+    let server = Postgres::start().await;
     let pools = server.pools(settings(2));
     let first = lease(&pools, "admin").await;
     let (id, process) = (first.id, first.process);
@@ -299,12 +189,14 @@ async fn a_lease_comes_back_and_is_lent_again_with_its_facts() {
     assert_eq!(&*first.login.default_transaction_isolation, "read committed");
     assert!(!first.login.in_recovery && !first.login.default_transaction_read_only);
     assert_eq!(&*first.login.search_path, "\"$user\", public");
-    let identifier = server.psql("select system_identifier from pg_control_system()");
+    let identifier = server
+        .sql("select system_identifier from pg_control_system()")
+        .await;
     assert_eq!(
         first.login.system_identifier.map(|id| id.to_string()),
         Some(identifier)
     );
-    let version = server.psql("show server_version_num");
+    let version = server.sql("show server_version_num").await;
     assert_eq!(first.login.server_version_num.to_string(), version);
     assert_eq!(
         first.login.settings.get("client_encoding").map(AsRef::as_ref),
@@ -314,7 +206,7 @@ async fn a_lease_comes_back_and_is_lent_again_with_its_facts() {
                    from pg_stat_activity where pid = ";
     assert_eq!(
         &*first.login.backend_start,
-        server.psql(&format!("{started}{process}"))
+        server.sql(&format!("{started}{process}")).await
     );
     assert_eq!(first.opened_at_sample, 7);
     assert_eq!(
@@ -330,8 +222,10 @@ async fn a_lease_comes_back_and_is_lent_again_with_its_facts() {
 
 #[tokio::test]
 async fn a_denied_identifier_is_unknown_and_no_error() {
-    let server = Postgres::start();
-    server.psql("revoke execute on function pg_control_system() from public");
+    let server = Postgres::start().await;
+    server
+        .sql("revoke execute on function pg_control_system() from public")
+        .await;
     let pools = server.pools(settings(1));
     let lease = lease(&pools, "plainuser").await;
     assert_eq!(lease.login.system_identifier, None);
@@ -340,7 +234,7 @@ async fn a_denied_identifier_is_unknown_and_no_error() {
 
 #[tokio::test]
 async fn a_dirty_lease_is_closed() {
-    let server = Postgres::start();
+    let server = Postgres::start().await;
     let pools = server.pools(settings(1));
     let mut dirty = lease(&pools, "admin").await;
     let id = dirty.id;
@@ -350,12 +244,12 @@ async fn a_dirty_lease_is_closed() {
     assert_ne!(next.id, id);
     send(&mut next, "select 'mine'").await;
     assert!(contains(&answer(&mut next).await, "mine"));
-    eventually("the dirty backend is gone", || server.backends() == 1).await;
+    eventually("the dirty backend is gone", async || server.backends().await == 1).await;
 }
 
 #[tokio::test]
 async fn every_password_method_logs_in_and_a_wrong_one_is_told_at_once() {
-    let server = Postgres::start();
+    let server = Postgres::start().await;
     let pools = server.pools(settings(1));
     for user in ["md5user", "scramuser", "plainuser"] {
         assert_eq!(&*lease(&pools, user).await.login.session_user, user);
@@ -386,11 +280,15 @@ async fn every_password_method_logs_in_and_a_wrong_one_is_told_at_once() {
 
 #[tokio::test]
 async fn scram_keys_and_an_md5_hash_log_in_without_the_password() {
-    let server = Postgres::start();
-    let stored = server.psql("select rolpassword from pg_authid where rolname = 'md5user'");
+    let server = Postgres::start().await;
+    let stored = server
+        .sql("select rolpassword from pg_authid where rolname = 'md5user'")
+        .await;
     let pools = server.pools_with(settings(1), Some(Secret::Md5Hash(stored)));
     assert_eq!(&*lease(&pools, "md5user").await.login.session_user, "md5user");
-    let verifier = server.psql("select rolpassword from pg_authid where rolname = 'scramuser'");
+    let verifier = server
+        .sql("select rolpassword from pg_authid where rolname = 'scramuser'")
+        .await;
     let (client, server_key) = keys_of(&verifier, "secret");
     let secret = |server_key| Secret::ScramKeys {
         client_key: client.into(),
@@ -436,7 +334,7 @@ fn keys_of(verifier: &str, password: &str) -> ([u8; 32], [u8; 32]) {
 
 #[tokio::test]
 async fn a_full_queue_refuses_and_a_deadline_ends_the_wait() {
-    let server = Postgres::start();
+    let server = Postgres::start().await;
     let pools = server.pools(PoolSettings {
         queue_max: 1,
         ..settings(1)
@@ -465,7 +363,7 @@ async fn a_full_queue_refuses_and_a_deadline_ends_the_wait() {
 
 #[tokio::test]
 async fn waiters_are_served_in_the_order_they_came() {
-    let server = Postgres::start();
+    let server = Postgres::start().await;
     let pools = server.pools(settings(1));
     let watched = Arc::clone(&pools);
     let held = lease(&pools, "admin").await;
@@ -477,7 +375,7 @@ async fn waiters_are_served_in_the_order_they_came() {
             let _lease = lease(&pools, "admin").await;
             order.lock().push(number);
         });
-        eventually("the caller is in line", || {
+        eventually("the caller is in line", async || {
             watched.snapshot()[0].waiting == number + 1
         })
         .await;
@@ -489,7 +387,7 @@ async fn waiters_are_served_in_the_order_they_came() {
 
 #[tokio::test]
 async fn a_full_node_closes_the_oldest_idle_connection_of_another_pool() {
-    let server = Postgres::start();
+    let server = Postgres::start().await;
     let pools = server.pools(PoolSettings {
         node_connections_max: 2,
         ..settings(2)
@@ -499,7 +397,10 @@ async fn a_full_node_closes_the_oldest_idle_connection_of_another_pool() {
     drop(oldest);
     drop(newer);
     let third = lease(&pools, "admin").await;
-    eventually("the cap holds on the server", || server.backends() == 2).await;
+    eventually("the cap holds on the server", async || {
+        server.backends().await == 2
+    })
+    .await;
     let idle: Vec<_> = pools
         .snapshot()
         .into_iter()
@@ -537,18 +438,18 @@ async fn a_full_node_closes_the_oldest_idle_connection_of_another_pool() {
 
 #[tokio::test]
 async fn a_dead_server_gives_its_connect_error_at_once() {
-    let mut server = Postgres::start();
+    let server = Postgres::start().await;
     let pools = server.pools(settings(2));
     let (idle, lent) = (lease(&pools, "admin").await, lease(&pools, "admin").await);
     drop(idle);
-    server.kill();
+    server.cluster.kill_hard(0).await.expect("killed");
     drop(lent);
     let begun = Instant::now();
     eventually_refused(&pools).await;
     assert!(begun.elapsed() < Duration::from_secs(10), "the error came late");
 }
 
-/// The backends of a killed postmaster take a moment to notice; until then an idle connection may still be lent.
+/// Until the end of its socket is noticed an idle connection may still be lent.
 async fn eventually_refused(pools: &Pools) {
     let end = soon();
     loop {
@@ -569,7 +470,7 @@ async fn eventually_refused(pools: &Pools) {
 
 #[tokio::test]
 async fn a_retired_generation_is_not_lent_again() {
-    let server = Postgres::start();
+    let server = Postgres::start().await;
     let pools = server.pools(settings(2));
     let (idle, lent) = (lease(&pools, "admin").await, lease(&pools, "admin").await);
     let old = [idle.id, lent.id];
@@ -578,19 +479,21 @@ async fn a_retired_generation_is_not_lent_again() {
     drop(lent);
     let fresh = [lease(&pools, "admin").await, lease(&pools, "admin").await];
     assert!(fresh.iter().all(|lease| !old.contains(&lease.id)));
-    eventually("the old backends are gone", || server.backends() <= 2).await;
+    eventually("the old backends are gone", async || server.backends().await <= 2).await;
 }
 
 #[tokio::test]
 async fn a_connection_that_the_server_closed_is_not_lent() {
-    let server = Postgres::start();
+    let server = Postgres::start().await;
     let pools = server.pools(settings(1));
     let first = lease(&pools, "admin").await;
     let (id, process) = (first.id, first.process);
     drop(first);
-    server.psql(&format!("select pg_terminate_backend({process})"));
+    server
+        .sql(&format!("select pg_terminate_backend({process})"))
+        .await;
     // Its line in pg_stat_activity goes before its socket.
-    let gone = || nix::sys::signal::kill(nix::unistd::Pid::from_raw(process), None).is_err();
+    let gone = async || nix::sys::signal::kill(nix::unistd::Pid::from_raw(process), None).is_err();
     eventually("the backend is gone", gone).await;
     tokio::task::yield_now().await;
     let next = lease(&pools, "admin").await;
@@ -599,7 +502,7 @@ async fn a_connection_that_the_server_closed_is_not_lent() {
 
 #[tokio::test]
 async fn a_cancel_ends_the_query_it_is_for() {
-    let server = Postgres::start();
+    let server = Postgres::start().await;
     let pools = server.pools(settings(1));
     let mut sleeper = lease(&pools, "admin").await;
     send(&mut sleeper, "select pg_sleep(600)").await;
@@ -607,7 +510,7 @@ async fn a_cancel_ends_the_query_it_is_for() {
         "select count(*) from pg_stat_activity where pid = {} and wait_event = 'PgSleep'",
         sleeper.process
     );
-    eventually("the query runs", || server.psql(&asleep) == "1").await;
+    eventually("the query runs", async || server.sql(&asleep).await == "1").await;
     pools
         .cancel(&sleeper.cancel_target())
         .await
@@ -617,7 +520,7 @@ async fn a_cancel_ends_the_query_it_is_for() {
 
 #[tokio::test]
 async fn callers_that_leave_at_any_moment_leave_nothing_behind() {
-    let server = Postgres::start();
+    let server = Postgres::start().await;
     let pools = server.pools(settings(3));
     let admin = key("admin");
     for polls in 0..40 {
@@ -642,12 +545,15 @@ async fn callers_that_leave_at_any_moment_leave_nothing_behind() {
     drop(all);
     let after = &pools.snapshot()[0];
     assert_eq!((after.lent, after.waiting, after.idle), (0, 0, 3));
-    eventually("the server sees the same connections", || server.backends() == 3).await;
+    eventually("the server sees the same connections", async || {
+        server.backends().await == 3
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn a_busy_pool_lets_others_have_a_place_on_a_full_node() {
-    let server = Postgres::start();
+    let server = Postgres::start().await;
     let pools = server.pools(PoolSettings {
         node_connections_max: 2,
         ..settings(2)
@@ -665,7 +571,7 @@ async fn a_busy_pool_lets_others_have_a_place_on_a_full_node() {
             }
         });
     }
-    let is_busy = || {
+    let is_busy = async || {
         let pools = pools.snapshot();
         pools.iter().any(|pool| pool.lent == 2 && pool.waiting > 2)
     };
@@ -674,5 +580,53 @@ async fn a_busy_pool_lets_others_have_a_place_on_a_full_node() {
     stop.cancel();
     while let Some(ended) = busy.join_next().await {
         ended.expect("each had its turn");
+    }
+}
+
+#[tokio::test]
+async fn a_servers_certificate_is_checked_as_the_mode_says() {
+    let server = Postgres::start().await;
+    let lease = async |host: &str, mode: TlsMode, roots: Option<&Path>| {
+        let tls = ServerTls::new(mode, roots.map(Into::into)).expect("good roots");
+        let pools = server.pools_by(settings(1), None, host, tls);
+        pools.lease(&key("tlsuser"), soon()).await
+    };
+    let refused = lease("127.0.0.1", TlsMode::Require, None)
+        .await
+        .expect_err("no TLS there");
+    assert!(refused.to_string().contains("does not offer TLS"), "{refused}");
+
+    let root = server_tls::offer_tls(&server.cluster).await;
+    let is_offered = async || lease("127.0.0.1", TlsMode::Require, None).await.is_ok();
+    eventually("TLS is offered", is_offered).await;
+    let stranger = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+    let strangers = server.cluster.directory().join("stranger.crt");
+    std::fs::write(&strangers, stranger.cert.pem()).expect("a file");
+    let unknown = "invalid peer certificate";
+    for (host, mode, roots, refusal) in [
+        ("127.0.0.1", TlsMode::Disable, None, Some("no encryption")),
+        ("127.0.0.1", TlsMode::Prefer, None, None),
+        ("127.0.0.1", TlsMode::Require, None, None),
+        ("127.0.0.1", TlsMode::Require, Some(&strangers), Some(unknown)),
+        ("127.0.0.1", TlsMode::VerifyCa, Some(&root), None),
+        ("localhost", TlsMode::VerifyCa, Some(&strangers), Some(unknown)),
+        ("localhost", TlsMode::VerifyFull, Some(&root), None),
+        (
+            "127.0.0.1",
+            TlsMode::VerifyFull,
+            Some(&root),
+            Some("not valid for name"),
+        ),
+        ("localhost", TlsMode::VerifyFull, Some(&strangers), Some(unknown)),
+    ] {
+        let case = format!("{mode:?} to {host}, roots {roots:?}");
+        match (lease(host, mode, roots.map(PathBuf::as_path)).await, refusal) {
+            (Ok(lease), None) => {
+                let encrypted = format!("select ssl from pg_stat_ssl where pid = {}", lease.process);
+                assert_eq!(server.sql(&encrypted).await, "t", "{case}");
+            }
+            (Err(error), Some(words)) => assert!(error.to_string().contains(words), "{case}: {error}"),
+            (outcome, _) => panic!("{case}: {outcome:?}"),
+        }
     }
 }

@@ -24,6 +24,7 @@ use crate::protocol::backend;
 use crate::protocol::error::Report;
 use crate::protocol::frame::Frame;
 use crate::protocol::{frontend, sqlstate};
+use crate::route::Pin;
 use crate::sql::statement::{Isolation, Kind, TransactionModes};
 
 /// The answer to a turn of a transaction.
@@ -115,7 +116,15 @@ impl Session {
             extended: false,
             messages: Messages::Function(message),
         };
-        self.perform(&work).await
+        // Nor is what it leaves in the session, which a pin taken afterwards would come too late for.
+        let before = self.pin;
+        self.pin = before.or(Some(Pin::UnknownState));
+        self.perform(&work).await?;
+        if self.held.is_none() {
+            // It has reached no server.
+            self.pin = before;
+        }
+        Ok(())
     }
 
     /// The first cache rule about a text. `statement`: where a prepared one remembers it.

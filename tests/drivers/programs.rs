@@ -157,6 +157,19 @@ const SIMPLE: [&str; 57] = [
     "CALL commit_twice()",
 ];
 
+/// Functions for calls by their numbers, which are PostgreSQL's own, with their arguments: int4pl, int4div, upper, set_config and
+/// nextval, one with too few arguments, and one that there is not.
+const FUNCTIONS: [(u32, &[&str]); 8] = [
+    (177, &["40", "2"]),
+    (177, &["x", "2"]),
+    (154, &["1", "0"]),
+    (871, &["word"]),
+    (2078, &["app.word", "called", "false"]),
+    (1574, &["counter"]),
+    (177, &["1"]),
+    (999_999, &[]),
+];
+
 /// The program of a seed.
 pub fn program(seed: u64) -> Vec<Piece> {
     let mut draw = Draw(StdRng::seed_from_u64(seed));
@@ -173,7 +186,8 @@ impl Draw {
 
     fn piece(&mut self) -> Piece {
         let mut messages = Vec::new();
-        match self.0.random_range(0..10) {
+        match self.0.random_range(0..11) {
+            10 => messages.push(self.function()),
             0..=3 => messages.push(Say::Query(self.one(&SIMPLE).to_owned())),
             4 => {
                 // Nothing may stand behind it: while data is awaited, the next message ends the connection.
@@ -244,10 +258,16 @@ impl Draw {
         }
     }
 
+    fn function(&mut self) -> Say {
+        let (function, arguments) = self.one(&FUNCTIONS);
+        Say::Function(function, arguments)
+    }
+
     fn any(&mut self, messages: &mut Vec<Say>) {
         let (name, portal) = (self.one(&NAMES), self.one(&PORTALS));
         let (sql, values) = self.one(&PREPARED);
-        messages.push(match self.0.random_range(0..9) {
+        messages.push(match self.0.random_range(0..10) {
+            9 => self.function(),
             0 | 1 => Say::Parse(name, sql.to_owned()),
             2 | 3 => {
                 let count = self.0.random_range(0..2).min(values.len());

@@ -22,13 +22,15 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What ends the answer to a Sync.
 const SYNC: &[u8] = b"Z";
-/// What ends the answer to a simple query: the same, and `q`, which no server sends, tells them apart.
+/// What ends the answer to a simple query, or a function call: the same, and `q`, which no server sends, tells them apart.
 const QUERY: &[u8] = b"Zq";
 
 /// A message to the server.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Say {
     Query(String),
+    /// A function by its number, and its arguments as text.
+    Function(u32, &'static [&'static str]),
     Parse(&'static str, String),
     /// Portal, statement, parameters as text, and whether results are wanted in binary.
     Bind(&'static str, &'static str, Vec<Option<String>>, bool),
@@ -116,7 +118,7 @@ impl Speaker {
         for message in messages {
             put(&mut out, message);
             let end: &[u8] = match message {
-                Say::Query(_) => QUERY,
+                Say::Query(_) | Say::Function(..) => QUERY,
                 Say::Sync => SYNC,
                 Say::Parse(..) => b"1",
                 Say::Bind(..) => b"2",
@@ -128,7 +130,10 @@ impl Speaker {
             if !end.is_empty() {
                 open.push_back(end);
             }
-            if matches!(message, Say::Flush | Say::Sync | Say::Query(_)) {
+            if matches!(
+                message,
+                Say::Flush | Say::Sync | Say::Query(_) | Say::Function(..)
+            ) {
                 ends.append(&mut open);
             }
         }
@@ -279,6 +284,17 @@ fn put(out: &mut BytesMut, message: &Say) {
         Say::Query(sql) => {
             put_text(&mut body, sql);
             b'Q'
+        }
+        Say::Function(function, arguments) => {
+            body.put_u32(*function);
+            body.put_u16(0);
+            body.put_u16(u16::try_from(arguments.len()).expect("few"));
+            for argument in *arguments {
+                body.put_u32(u32::try_from(argument.len()).expect("short"));
+                body.put_slice(argument.as_bytes());
+            }
+            body.put_u16(0);
+            b'F'
         }
         Say::Parse(name, sql) => {
             put_text(&mut body, name);

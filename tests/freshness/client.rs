@@ -7,7 +7,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::pin::Pin;
 
-use bytes::{Buf as _, Bytes, BytesMut};
+use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use pgladder::listener::Bound;
 use postgres_protocol::IsNull;
 use postgres_protocol::message::frontend;
@@ -154,6 +154,13 @@ impl Client {
 
     pub fn put_sync(&mut self) {
         frontend::sync(&mut self.output);
+    }
+
+    /// A call of a function by its number, without arguments, its result as text.
+    pub fn put_function(&mut self, function: u32) {
+        self.output.put_slice(b"F\0\0\0\x0e");
+        self.output.put_u32(function);
+        self.output.put_slice(&[0; 6]);
     }
 
     /// Sends what was put.

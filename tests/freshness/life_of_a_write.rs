@@ -100,6 +100,26 @@ async fn an_error_after_a_commit_inside_a_procedure_hides_no_write() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_function_call_that_writes_is_a_write() {
+    let setup = Setup::start(1).await;
+    setup.prepare(TABLE, PLAIN).await;
+    let (mut writer, mut reader) = (setup.proxy.client().await, setup.proxy.client().await);
+    let raises =
+        "CREATE FUNCTION raises() RETURNS bigint LANGUAGE sql AS 'UPDATE t SET n = n + 1 RETURNING n'";
+    writer.run(raises).await;
+    let number = setup.direct_value(0, "SELECT 'raises'::regproc::oid").await;
+    let number: u32 = number.parse().expect("a number");
+    for n in 1..=10 {
+        reader.until_served_by("cache", SUM).await;
+        reader.until_served_by("replica", PLAIN).await;
+        writer.put_function(number);
+        writer.ready().await.expect("called");
+        assert_eq!(reader.value(SUM).await, n.to_string());
+        assert_eq!(reader.value(PLAIN).await, n.to_string());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_commit_whose_connection_was_lost_is_in_flight_until_its_backend_is_gone() {
     let cluster = servers(0, &[]).await;
     let line = Forwarder::start(cluster.address(0)).await;

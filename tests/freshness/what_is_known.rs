@@ -7,6 +7,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use pgladder::freshness::guards::Guards;
 
+use crate::client::Heard;
 use crate::forwarder::Forwarder;
 use crate::setup::{Proxy, Setup, addresses, endpoint, eventually, servers};
 
@@ -124,6 +125,26 @@ async fn a_prepared_statement_follows_two_tables_that_swap_their_names() {
             assert_eq!(answer.text(), now, "{name}");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_that_failed_ends_with_its_sync_whatever_happened_to_the_catalog_meanwhile() {
+    let setup = Setup::start(0).await;
+    let (mut client, mut owner) = (setup.proxy.client().await, setup.proxy.client().await);
+    for sql in TABLE {
+        owner.run(sql).await;
+    }
+    // The connection has a statement whose plan the new catalog makes void, and its server ignores all that comes before the Sync.
+    client.put_parse("plain", PLAIN);
+    client.put_describe("no portal");
+    client.put_flush();
+    client.send().await.expect("sent");
+    while !matches!(client.hear().await.expect("an error"), Heard::Refused { .. }) {}
+    owner.run("CREATE TABLE other ()").await;
+    client.put_sync();
+    client.ready().await.expect("ReadyForQuery alone");
+    let answer = client.prepared("plain", &[], false).await;
+    assert_eq!(answer.expect("it was parsed before the error").text(), "0");
 }
 
 #[tokio::test(flavor = "multi_thread")]

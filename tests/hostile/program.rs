@@ -84,6 +84,12 @@ impl Program {
         answer == *b"N"
     }
 
+    /// By how many bytes that has grown since it was `before`. The kernel reads its own counters without adding them all up, so
+    /// that a later peak may come out a few pages lower.
+    pub fn growth_since(&self, before: usize) -> usize {
+        self.peak_memory().saturating_sub(before)
+    }
+
     /// Bytes of memory that it has used at most, up to now.
     pub fn peak_memory(&self) -> usize {
         let process = self.child.id().expect("it runs");

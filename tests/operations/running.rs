@@ -16,6 +16,9 @@ use tokio_util::sync::CancellationToken;
 
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Of every client, where it is asked for one.
+pub const PASSWORD: &str = "secret";
+
 /// The proxy and what is behind it.
 pub struct Running {
     pub cluster: ThrowAwayCluster,
@@ -80,8 +83,14 @@ pub fn with_free_ports(mut config: Config) -> Config {
 
 impl Running {
     pub async fn start(replicas: usize) -> Self {
+        Self::start_with(replicas, |_| {}).await
+    }
+
+    /// As `start`; `change` has the last word on the configuration.
+    pub async fn start_with(replicas: usize, change: impl FnOnce(&mut Config)) -> Self {
         let cluster = cluster(replicas).await;
-        let config = configuration(&cluster);
+        let mut config = configuration(&cluster);
+        change(&mut config);
         Self::serve(cluster, config, None).await
     }
 
@@ -111,7 +120,8 @@ impl Running {
     pub async fn try_connect(&self, user: &str, database: &str) -> Result<Client, tokio_postgres::Error> {
         let mut config = tokio_postgres::Config::new();
         config.host("127.0.0.1").port(self.clients.port());
-        let (client, connection) = config.user(user).dbname(database).connect(NoTls).await?;
+        config.user(user).dbname(database).password(PASSWORD);
+        let (client, connection) = config.connect(NoTls).await?;
         self.drivers.lock().spawn(async move { drop(connection.await) });
         Ok(client)
     }

@@ -6,22 +6,15 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use pgladder::config::{Config, ServerTlsMode};
+use pgladder::config::ServerTlsMode;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
-use crate::running::{PATIENCE, Running, cluster, column, configuration, eventually, served_by, simple};
+use crate::running::{PATIENCE, Running, column, eventually, served_by, simple};
 
 const COUNT: &str = "SELECT count(*) FROM deals";
-
-async fn with(replicas: usize, change: impl FnOnce(&mut Config)) -> Running {
-    let cluster = cluster(replicas).await;
-    let mut config = configuration(&cluster);
-    change(&mut config);
-    Running::serve(cluster, config, None).await
-}
 
 fn begin<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> JoinSet<T> {
     let mut begun = JoinSet::new();
@@ -34,7 +27,7 @@ async fn end<T: 'static>(mut begun: JoinSet<T>) -> T {
 }
 
 /// A client of the primary itself that keeps everybody else from the deals.
-async fn locked(running: &Running) -> Client {
+pub async fn locked(running: &Running) -> Client {
     let direct = running
         .cluster
         .connect(0, "postgres")
@@ -47,7 +40,7 @@ async fn locked(running: &Running) -> Client {
     direct
 }
 
-async fn watcher(running: &Running) -> Client {
+pub async fn watcher(running: &Running) -> Client {
     running
         .cluster
         .connect(0, "postgres")
@@ -56,7 +49,7 @@ async fn watcher(running: &Running) -> Client {
 }
 
 /// How many reads of the deals wait for a lock. Each look needs a transaction of its own: within one, nothing changes.
-async fn waiting_for_locks(client: &Client) -> i64 {
+pub async fn waiting_for_locks(client: &Client) -> i64 {
     let sql =
         "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%FROM deals%'";
     client.query_one(sql, &[]).await.expect("a count").get(0)
@@ -64,7 +57,7 @@ async fn waiting_for_locks(client: &Client) -> i64 {
 
 #[tokio::test]
 async fn who_waits_for_anothers_answer_or_a_connection_keeps_to_their_own_timeout() {
-    let running = with(0, |config| config.pool.size = 1).await;
+    let running = Running::start_with(0, |config| config.pool.size = 1).await;
     let (leader, waiter) = (
         running.connect("postgres").await,
         running.connect("postgres").await,
@@ -103,7 +96,7 @@ async fn who_waits_for_anothers_answer_or_a_connection_keeps_to_their_own_timeou
 #[tokio::test]
 async fn all_who_waited_for_an_answer_that_is_too_large_to_share_run_at_once() {
     const CLIENTS: i64 = 4;
-    let running = with(0, |config| config.cache.entry_bytes_max = 1024).await;
+    let running = Running::start_with(0, |config| config.cache.entry_bytes_max = 1024).await;
     let large = "SELECT repeat(max('x'), 5000) FROM deals";
     let (direct, watcher) = (locked(&running).await, watcher(&running).await);
     let mut asking = JoinSet::new();
@@ -158,7 +151,7 @@ async fn all_who_waited_for_an_answer_that_is_too_large_to_share_run_at_once() {
 
 #[tokio::test]
 async fn a_replica_that_hangs_keeps_no_read() {
-    let running = with(1, |config| {
+    let running = Running::start_with(1, |config| {
         config.cluster.poll_timeout = Duration::from_millis(500);
     })
     .await;
@@ -192,7 +185,7 @@ async fn a_replica_that_hangs_keeps_no_read() {
 
 #[tokio::test]
 async fn a_cancel_request_that_the_server_takes_late_hits_nobody_else() {
-    let running = with(0, |config| {
+    let running = Running::start_with(0, |config| {
         config.pool.size = 1;
         config.pool.connect_timeout = Duration::from_secs(2);
         // Without TLS the request is in the server's socket before anybody answers.
@@ -246,7 +239,7 @@ async fn a_cancel_request_that_the_server_takes_late_hits_nobody_else() {
 
 #[tokio::test]
 async fn a_cancel_request_that_comes_while_a_block_is_opened_fails_its_first_statement() {
-    let running = with(0, |config| config.pool.size = 1).await;
+    let running = Running::start_with(0, |config| config.pool.size = 1).await;
     let (client, console) = (running.connect("postgres").await, running.console().await);
     let row = client
         .query_one("SELECT pg_backend_pid()", &[])

@@ -45,8 +45,8 @@ const OPERATION_MAX: Duration = Duration::from_secs(120);
 pub struct Load {
     /// The ways to write.
     pub writes: Vec<WritePath>,
-    /// How many times more often than else a read is made in a transaction, on the primary.
-    pub in_transaction: u32,
+    /// A way to read that is taken so many times more often than else.
+    pub often: Option<(ReadPath, u32)>,
     /// Some sessions read at other levels than the default.
     pub levels: bool,
 }
@@ -55,7 +55,7 @@ impl Load {
     pub fn everything() -> Self {
         Self {
             writes: WritePath::ALL.to_vec(),
-            in_transaction: 1,
+            often: None,
             levels: false,
         }
     }
@@ -68,14 +68,22 @@ impl Load {
     pub fn commits_on_their_way() -> Self {
         Self {
             writes: vec![WritePath::ReadSlowly],
-            in_transaction: 10,
+            often: Some((ReadPath::InTransaction, 10)),
             levels: false,
         }
     }
 
+    /// Executions that last long enough for a write to be acknowledged and read meanwhile, and many who ask for the same.
+    pub fn long_flights() -> Self {
+        Self {
+            often: Some((ReadPath::Slow, 100)),
+            ..Self::everything()
+        }
+    }
+
     fn weight(&self, path: ReadPath) -> u32 {
-        match path {
-            ReadPath::InTransaction => path.weight() * self.in_transaction,
+        match self.often {
+            Some((often, times)) if often == path => path.weight() * times,
             _ => path.weight(),
         }
     }
