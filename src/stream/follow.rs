@@ -213,7 +213,7 @@ impl Follower {
         self.drop_left(&steward, traces).await?;
         if !traces.is_swept {
             // Of a proxy that was just killed the server may still hold the lock.
-            let locked = steward.sweep(database).await?;
+            let locked = steward.sweep(database, "").await?;
             traces.is_swept = locked == 0 || self.started.elapsed() > SWEEP_FOR;
         }
         if idle() {

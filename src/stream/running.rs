@@ -299,7 +299,7 @@ impl Running {
             self.sweep_due = now + SWEEP_INTERVAL;
             let database = Arc::clone(&self.begun.database);
             self.work = Some(Box::pin(async move {
-                Done::Swept(steward.sweep(&database.name).await)
+                Done::Swept(steward.sweep(&database.name, publication.name()).await)
             }));
         }
     }

@@ -64,9 +64,9 @@ impl Steward {
         })
     }
 
-    /// Drops what proxies that live no more have left here; returns how many are in use.
-    pub async fn sweep(&self, database: &str) -> Result<usize, WhyNot> {
-        let swept = publication::sweep(&self.client).await?;
+    /// Drops what proxies that live no more have left here, but not what this one uses; returns how many others are in use.
+    pub async fn sweep(&self, database: &str, used: &str) -> Result<usize, WhyNot> {
+        let swept = publication::sweep(&self.client, used).await?;
         for publication in swept.dropped {
             tracing::info!(
                 database,
