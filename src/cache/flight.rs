@@ -45,9 +45,8 @@ pub enum Seat {
 struct Flight {
     note: Note,
     began: Instant,
-    outcome: watch::Receiver<Outcome>,
-    /// Held by each reader who waits.
-    readers: Arc<()>,
+    /// Each reader who waits is a receiver.
+    outcome: watch::Sender<Outcome>,
 }
 
 /// A flight, as the console shows it.
@@ -71,7 +70,7 @@ impl Flight {
     fn listed((key, flight): (&Key, &Self)) -> Listed {
         Listed {
             key: key.clone(),
-            waiting: Arc::strong_count(&flight.readers) - 1,
+            waiting: flight.outcome.receiver_count(),
             began: flight.began,
         }
     }
@@ -83,29 +82,25 @@ impl Flights {
     pub fn seat(&self, key: &Key, note: &Note, arrived: &Note) -> Seat {
         let mut running = self.running.lock();
         if let Some(flight) = running.get(key) {
-            let waiter = Waiter {
-                outcome: flight.outcome.clone(),
-                _waits: Arc::clone(&flight.readers),
-            };
+            let waiter = Waiter(flight.outcome.subscribe());
             return if flight.note.covers(arrived) {
                 Seat::Share(waiter)
             } else {
                 Seat::Queue(waiter)
             };
         }
-        let (sender, outcome) = watch::channel(Outcome::Running);
+        let outcome = watch::Sender::new(Outcome::Running);
         running.insert(
             key.clone(),
             Flight {
                 note: note.clone(),
                 began: Instant::now(),
-                outcome,
-                readers: Arc::default(),
+                outcome: outcome.clone(),
             },
         );
         Seat::Lead(Permit {
             key: key.clone(),
-            sender,
+            outcome,
             running: Arc::clone(&self.running),
         })
     }
@@ -133,27 +128,21 @@ impl Flights {
 #[derive(Debug)]
 pub struct Permit {
     key: Key,
-    sender: watch::Sender<Outcome>,
+    outcome: watch::Sender<Outcome>,
     running: Arc<Mutex<HashMap<Key, Flight>>>,
 }
 
 impl Permit {
     /// Ends the flight: whoever comes later begins another.
     pub fn finish(self, outcome: Outcome) {
-        self.sender.send_replace(outcome);
-    }
-
-    /// Does anybody but the leader wait for this flight?
-    pub fn is_awaited(&self) -> bool {
-        // One receiver is the flight's own, in the map.
-        self.sender.receiver_count() > 1
+        self.outcome.send_replace(outcome);
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
         self.running.lock().remove(&self.key);
-        self.sender.send_if_modified(|outcome| {
+        self.outcome.send_if_modified(|outcome| {
             let running = matches!(outcome, Outcome::Running);
             if running {
                 *outcome = Outcome::Abandoned;
@@ -165,19 +154,13 @@ impl Drop for Permit {
 
 /// A place in a flight that another leads.
 #[derive(Debug)]
-pub struct Waiter {
-    outcome: watch::Receiver<Outcome>,
-    _waits: Arc<()>,
-}
+pub struct Waiter(watch::Receiver<Outcome>);
 
 impl Waiter {
     /// Waits until the flight ends. Cancel safe.
     pub async fn outcome(mut self) -> Outcome {
-        match self
-            .outcome
-            .wait_for(|outcome| !matches!(outcome, Outcome::Running))
-            .await
-        {
+        let ended = self.0.wait_for(|outcome| !matches!(outcome, Outcome::Running));
+        match ended.await {
             Ok(outcome) => outcome.clone(),
             Err(_) => Outcome::Abandoned,
         }

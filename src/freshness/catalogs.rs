@@ -160,11 +160,16 @@ async fn round(
     // The generation may move while a load runs; then the load is void, and the next one begins at once.
     loop {
         let (generation, doubts) = (database.generation(), database.doubts());
-        let catalog = limited(Catalog::load(client, generation)).await?;
-        if database.generation() == generation {
+        let mut catalog = limited(Catalog::load(client, generation)).await?;
+        if database.doubts() != doubts {
+            // Code that ran meanwhile may have changed what was loaded: what was parsed or told before it is of another catalog.
+            database.change_catalog();
+            catalog.generation += 1;
+        }
+        if database.generation() == catalog.generation {
             database.install(catalog);
             database.verify(doubts);
-            tracing::debug!(database = %database.name, generation, "the catalog was loaded");
+            tracing::debug!(database = %database.name, generation = database.generation(), "the catalog was loaded");
             return Ok(());
         }
     }

@@ -252,15 +252,14 @@ impl Clocks {
     /// Is a commit on any of these tables, or one whose set is unknown, on its way? Then no fill of them is stored, and
     /// no flight of them is joined.
     pub fn in_flight(&self, tables: &[Oid]) -> bool {
-        self.everything_in_flight > 0 || self.known_in_flight(tables)
+        self.everything_in_flight > 0 || self.known_in_flight(tables.iter().copied())
     }
 
     /// Is a commit that is known to write one of these tables on its way? A session that has read from the primary
     /// meanwhile may have seen it, and is not served older entries.
-    pub fn known_in_flight(&self, tables: &[Oid]) -> bool {
-        tables
-            .iter()
-            .any(|table| self.tables.get(table).is_some_and(|clock| clock.in_flight > 0))
+    pub fn known_in_flight(&self, tables: impl IntoIterator<Item = Oid>) -> bool {
+        let mut tables = tables.into_iter();
+        tables.any(|table| self.tables.get(&table).is_some_and(|clock| clock.in_flight > 0))
     }
 
     /// Notes the epochs of the tables that a read is about to see.

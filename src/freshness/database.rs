@@ -245,7 +245,8 @@ impl Database {
             },
             era: clocks.era(),
             in_flight: clocks.in_flight(tables),
-            known_in_flight: clocks.known_in_flight(tables) || self.nameless.load(Ordering::SeqCst) > 0,
+            known_in_flight: clocks.known_in_flight(tables.iter().copied())
+                || self.nameless.load(Ordering::SeqCst) > 0,
         }
     }
 
@@ -255,8 +256,7 @@ impl Database {
         if self.guards.epochs && !clocks.is_current(note) {
             return Currency::Outdated;
         }
-        let tables: Vec<Oid> = note.tables().collect();
-        if clocks.known_in_flight(&tables) || self.nameless.load(Ordering::SeqCst) > 0 {
+        if clocks.known_in_flight(note.tables()) || self.nameless.load(Ordering::SeqCst) > 0 {
             Currency::InFlight
         } else {
             Currency::Current
@@ -449,6 +449,16 @@ impl Writes {
             nameless: true,
             ..self.of_unknown_names()
         }
+    }
+
+    /// Is the catalog among it for certain?
+    pub fn change_catalog(&self) -> bool {
+        self.catalog.is_some()
+    }
+
+    /// Does it run code that nobody can see?
+    pub fn hide_code(&self) -> bool {
+        self.hides_code
     }
 
     /// The same over all tables.

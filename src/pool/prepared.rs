@@ -82,6 +82,8 @@ pub struct PreparedNames {
     next: u64,
     /// Of the catalog when they were parsed.
     generation: u64,
+    /// From this name on they were parsed under a catalog that the open transaction may have changed.
+    doubted: Option<ServerName>,
 }
 
 impl PreparedNames {
@@ -92,6 +94,7 @@ impl PreparedNames {
             evicted: Vec::new(),
             next: 1,
             generation: 0,
+            doubted: None,
         }
     }
 
@@ -136,6 +139,35 @@ impl PreparedNames {
             self.generation = generation;
             self.evict_all();
         }
+    }
+
+    /// Forgets one, to be closed on the server.
+    pub fn evict(&mut self, statement: &PreparedStatement) {
+        let name = self.names.pop(statement);
+        self.evicted.extend(name);
+    }
+
+    /// The open transaction may have changed the catalog: the plans of what is parsed from now on are for it alone.
+    pub fn doubt(&mut self) {
+        self.doubted.get_or_insert(ServerName(self.next));
+    }
+
+    /// That transaction is over: what was parsed in it is forgotten, to be closed on the server.
+    pub fn settle(&mut self) {
+        let Some(from) = self.doubted.take() else {
+            return;
+        };
+        let names = self.names.iter().filter(|(_, name)| **name >= from);
+        let statements: Vec<PreparedStatement> = names.map(|(statement, _)| statement.clone()).collect();
+        for statement in &statements {
+            self.evict(statement);
+        }
+    }
+
+    /// Does the server have this statement from before any such change?
+    pub fn is_settled(&self, statement: &PreparedStatement) -> bool {
+        let name = self.names.peek(statement);
+        name.is_some_and(|name| self.doubted.is_none_or(|from| *name < from))
     }
 
     /// The names that the caller must close on the server; they are forgotten here.
@@ -203,6 +235,24 @@ mod tests {
         names.of_generation(1);
         assert!(names.is_empty());
         assert_eq!(names.take_evicted(), [a, b]);
+    }
+
+    #[test]
+    fn what_was_parsed_in_doubt_goes_with_the_transaction_and_the_rest_stays() {
+        let mut names = PreparedNames::new(NonZeroUsize::new(9).expect("not zero"));
+        let before = names.insert(statement("a", &[]));
+        names.doubt();
+        let within = names.insert(statement("b", &[]));
+        names.doubt();
+        assert!(names.is_settled(&statement("a", &[])));
+        assert!(!names.is_settled(&statement("b", &[])));
+        assert!(!names.is_settled(&statement("c", &[])), "not there");
+        names.settle();
+        assert_eq!(names.take_evicted(), [within]);
+        names.settle();
+        assert_eq!(names.find(&statement("a", &[])), Some(before));
+        names.evict(&statement("a", &[]));
+        assert_eq!((names.len(), names.take_evicted()), (0, vec![before]));
     }
 
     #[test]

@@ -65,12 +65,12 @@ impl Session {
 
     /// Serves an entry that is there; `None` where there is none that may be served.
     fn find(&mut self, work: &Work<'_>, wanted: &Cacheable) -> Option<Found> {
-        Some(match self.entry(wanted, work.level)? {
-            Ok(entry) => {
+        let now = Instant::now();
+        Some(match self.entry(wanted, work.level, now)? {
+            Ok((entry, reason)) => {
                 Counters::count(&self.proxy.counters.hits);
-                let reason = self.reason_of_hit(&entry, work.level);
-                self.refresh(&entry, work, wanted, &reason);
-                self.serve_entry(&entry, work, wanted, reason);
+                self.refresh((&entry, now), work, wanted, &reason);
+                self.serve_entry((&entry, now), work, wanted, reason);
                 Found::Served
             }
             Err(()) => Found::Bypass,
@@ -129,7 +129,7 @@ impl Session {
             match outcome {
                 Outcome::Answered(entry) if shares => {
                     Counters::count(&self.proxy.counters.shared);
-                    self.serve_entry(&entry, work, wanted, Reason::Shared);
+                    self.serve_entry((&entry, Instant::now()), work, wanted, Reason::Shared);
                     return Ok(Found::Served);
                 }
                 Outcome::Failed(frame) if shares => {
@@ -147,19 +147,30 @@ impl Session {
         Ok(Found::Bypass)
     }
 
-    /// The entry of a key if it may be served; `Err` when it is there, but a write that this session may have seen is on its
-    /// way.
-    fn entry(&self, wanted: &Cacheable, level: Level) -> Option<Result<Arc<Entry>, ()>> {
+    /// The entry of a key if it may be served, and as what; `Err` when it is there, but a write that this session may have seen
+    /// is on its way.
+    fn entry(
+        &self,
+        wanted: &Cacheable,
+        level: Level,
+        now: Instant,
+    ) -> Option<Result<(Arc<Entry>, Reason), ()>> {
         let entry = self.proxy.store.find(&wanted.key)?;
         if !matches!(level, Level::Ttl(_)) && self.database.stream_is_late_for(&entry.note) {
             Counters::count(&self.proxy.counters.stream_late);
             // It may be as good as new: that is known once the stream has caught up.
             return Some(Err(()));
         }
-        if self.is_good(&entry, wanted, level) {
-            return Some(Ok(entry));
+        let currency = self.database.is_current(&entry.note);
+        // The TTL is the one of now, where that is shorter than at the fill.
+        let in_time = match level {
+            Level::Ttl(age) => entry.age(now) < age,
+            _ => entry.in_time(now) && entry.age(now) < wanted.ttl,
+        };
+        if in_time && let Some(reason) = self.reason_to_serve(&entry, currency, level) {
+            return Some(Ok((entry, reason)));
         }
-        if entry.in_time(Instant::now()) && self.database.is_current(&entry.note) == Currency::InFlight {
+        if entry.in_time(now) && currency == Currency::InFlight {
             return Some(Err(()));
         }
         self.proxy.store.remove(&wanted.key, &entry);
@@ -175,41 +186,39 @@ impl Session {
         is_late
     }
 
-    /// The TTL is the one of now, where that is shorter than at the fill.
-    fn is_good(&self, entry: &Entry, wanted: &Cacheable, level: Level) -> bool {
-        let now = Instant::now();
-        if let Level::Ttl(age) = level {
-            return entry.age(now) < age;
-        }
-        entry.in_time(now)
-            && entry.age(now) < wanted.ttl
-            && match self.database.is_current(&entry.note) {
-                Currency::Current => true,
-                // Who may miss a write that was acknowledged may miss one that was not.
-                Currency::InFlight => !self.saw_primary || matches!(level, Level::Bounded(_)),
-                Currency::Outdated => self.is_within_bound(&entry.note, level),
+    /// As what an entry that is in time may be served.
+    fn reason_to_serve(&self, entry: &Entry, currency: Currency, level: Level) -> Option<Reason> {
+        match currency {
+            Currency::Current => Some(Reason::Hit),
+            // Who may miss a write that was acknowledged may miss one that was not.
+            Currency::InFlight => {
+                let may_miss = matches!(level, Level::Bounded(_) | Level::Ttl(_)) || !self.saw_primary;
+                may_miss.then_some(Reason::Hit)
             }
+            Currency::Outdated => {
+                let may_miss = match level {
+                    Level::Ttl(_) => true,
+                    Level::Bounded(bound) => self.is_within(&entry.note, bound),
+                    _ => false,
+                };
+                may_miss.then_some(Reason::StaleHit)
+            }
+        }
     }
 
-    /// Is the first write that an answer misses as young as its level allows?
-    fn is_within_bound(&self, note: &Note, level: Level) -> bool {
-        let Level::Bounded(bound) = level else {
-            return false;
-        };
+    /// Is the first write that an answer misses as young as that?
+    fn is_within(&self, note: &Note, bound: Duration) -> bool {
         let missed_since = self.database.missed_since(note);
         missed_since.is_none_or(|since| since.elapsed() < bound)
     }
 
-    fn reason_of_hit(&self, entry: &Entry, level: Level) -> Reason {
-        let may_miss = matches!(level, Level::Bounded(_) | Level::Ttl(_));
-        if may_miss && self.database.is_current(&entry.note) == Currency::Outdated {
-            Reason::StaleHit
-        } else {
-            Reason::Hit
-        }
-    }
-
-    fn serve_entry(&mut self, entry: &Entry, work: &Work<'_>, wanted: &Cacheable, reason: Reason) {
+    fn serve_entry(
+        &mut self,
+        (entry, now): (&Entry, Instant),
+        work: &Work<'_>,
+        wanted: &Cacheable,
+        reason: Reason,
+    ) {
         let around = &wanted.around;
         let out = &mut self.wire.out;
         if let Some((name, statement)) = &around.parse {
@@ -227,7 +236,7 @@ impl Session {
             served_by: ServedBy::Cache,
             node: Some(Arc::clone(&entry.node)),
             reason,
-            age: Some(entry.age(Instant::now())),
+            age: Some(entry.age(now)),
             level: work.level,
             ttl: Some(wanted.ttl),
             rule: work.rule.clone(),

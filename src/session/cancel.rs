@@ -252,7 +252,10 @@ impl Waiting<'_> {
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.0.waiting.store(BUSY, Ordering::SeqCst);
+        if self.0.waiting.swap(BUSY, Ordering::SeqCst) == STOPPED {
+            // It may have come when what was waited for had come, too.
+            self.0.early.store(true, Ordering::SeqCst);
+        }
     }
 }
 
@@ -336,7 +339,12 @@ mod tests {
         slot.shared.running.lock().target = None;
         slot.begin_unit();
         assert!(ask().is_none());
-        assert!(slot.aim(target));
+        assert!(slot.aim(target.clone()));
+        slot.shared.running.lock().target = None;
+        let waiting = slot.wait();
+        assert!(ask().is_none(), "it ends the waiting");
+        drop(waiting);
+        assert!(slot.aim(target), "which had ended by itself");
     }
 
     #[test]

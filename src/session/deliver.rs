@@ -37,9 +37,12 @@ impl Session {
         held.describing.clear();
         held.refuses = held.status == Status::Failed;
         held.lease.prepared.of_generation(self.database.generation());
-        for name in held.lease.prepared.take_evicted() {
-            put_close(held, name);
-            held.answers.sent(Sent::CloseStatement, For::Proxy);
+        // Until the Sync that ends a failed batch, the server answers nothing.
+        if !matches!(messages, [Message::Sync]) {
+            for name in held.lease.prepared.take_evicted() {
+                put_close(held, name);
+                held.answers.sent(Sent::CloseStatement, For::Proxy);
+            }
         }
         let leaves_trace = messages.iter().any(|message| match message {
             Message::Execute {
@@ -166,6 +169,9 @@ impl Session {
         let known = if name.is_empty() {
             None
         } else {
+            if self.pending.changed().is_some() && !held.refuses {
+                held.lease.prepared.evict(&statement.parsed);
+            }
             held.lease.prepared.find(&statement.parsed)
         };
         if let Some(server) = known

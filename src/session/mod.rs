@@ -27,6 +27,7 @@ pub mod proxy;
 mod query;
 pub mod reasons;
 pub mod refresh;
+mod refused;
 pub mod registry;
 pub mod run;
 mod sequences;

@@ -20,6 +20,7 @@ use super::proxy::Counters;
 use super::run::{Block, Goodbye, Session};
 use super::sequences;
 use super::statements::ClientStatement;
+use super::told;
 use crate::cache::key::Key;
 use crate::cache::rules::Rule;
 use crate::catalog::verdict::{Oid, ReadSet, Verdict, Why};
@@ -235,22 +236,24 @@ impl Session {
             self.presence.answered_by(ServedBy::Primary);
             self.saw_primary = true;
         }
-        if self.cancel.aim(held.lease.cancel_target()) {
-            if held.status == Status::Idle && !held.lease.dirty {
-                drop(filling);
-                return self.refuse_cancelled(held, work).await;
-            }
-            self.forward_cancel();
+        let cancelled = self.cancel.aim(held.lease.cancel_target());
+        if cancelled && (held.status == Status::InTransaction || !held.lease.dirty) {
+            drop(filling);
+            let refusal = Refusal::cancelled();
+            return Box::pin(self.refuse_on(held, work, |out| refusal.encode(out))).await;
         }
         if sequences::concerns(work)
             && let Err(error) = Box::pin(self.forget_others_numbers(&mut held, work)).await
         {
             return Box::pin(self.refused_before(held, work, error)).await;
         }
-        if self.must_verify(work) {
+        if self.must_verify(&held, work) {
             match Box::pin(self.verify_told(&mut held, work)).await {
                 Ok(true) => {}
-                Ok(false) => return self.finish_refused(held, work).await,
+                Ok(false) => {
+                    let changed = told::changed();
+                    return Box::pin(self.refuse_on(held, work, |out| changed.encode(out))).await;
+                }
                 Err(error) => return Box::pin(self.refused_before(held, work, error)).await,
             }
         }
@@ -258,6 +261,9 @@ impl Session {
             Box::pin(self.withhold()).await;
         }
         self.announce(&work.verdicts, in_block);
+        if self.pending.changed().is_some() {
+            held.lease.prepared.doubt();
+        }
         let mut run = self.write_unit(&mut held, work, filling.is_some());
         let ended = match self.exchange(&mut held, &mut run).await {
             Ok(ended) => ended,
@@ -331,8 +337,7 @@ impl Session {
                 (VecDeque::new(), true)
             }
             Messages::Batch(messages) => {
-                let told =
-                    super::told::undescribed(messages).any(|statement| statement.told.lock().is_some());
+                let told = told::undescribed(messages).any(|statement| statement.told.lock().is_some());
                 (self.write_batch(held, messages), !told)
             }
         };
@@ -386,17 +391,6 @@ impl Session {
         if work.until == Until::Ready {
             self.ready_for_query();
         }
-        Ok(())
-    }
-
-    /// A cancel request came before the unit had its connection, to which nothing was sent yet.
-    async fn refuse_cancelled(&mut self, held: Box<Held>, work: &Work<'_>) -> Result<(), Goodbye> {
-        if self.pin.is_none() {
-            self.give_back(held).await;
-        } else {
-            self.held = Some(held);
-        }
-        self.refuse_unit(work, &Refusal::cancelled());
         Ok(())
     }
 
@@ -485,21 +479,6 @@ impl Session {
         }
         self.refuse_unit(work, &refusal);
         Ok(())
-    }
-
-    /// Answers a unit with an error of its own.
-    pub(super) fn refuse_unit(&mut self, work: &Work<'_>, refusal: &Refusal) {
-        self.statements.undo();
-        self.completed.clear();
-        refusal.encode(&mut self.wire.out);
-        if self.block != Block::None {
-            self.block = Block::Failed;
-        }
-        if work.until == Until::Ready {
-            self.ready_for_query();
-        } else {
-            self.skipping = true;
-        }
     }
 
     /// Gives a connection back if it is clean, or closes it.

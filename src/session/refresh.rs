@@ -51,11 +51,6 @@ impl Drop for Running {
 }
 
 impl Refreshes {
-    /// How many run.
-    pub fn running(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
-    }
-
     fn begin(proxy: &Arc<Proxy>, most: usize) -> Option<Running> {
         let next = |running: usize| (running < most).then_some(running + 1);
         let begun = proxy
@@ -84,8 +79,13 @@ struct Refresh {
 
 impl Session {
     /// Begins to renew an entry that has been hit, if it is time.
-    pub(super) fn refresh(&self, entry: &Arc<Entry>, work: &Work<'_>, wanted: &Cacheable, reason: &Reason) {
-        let now = Instant::now();
+    pub(super) fn refresh(
+        &self,
+        (entry, now): (&Arc<Entry>, Instant),
+        work: &Work<'_>,
+        wanted: &Cacheable,
+        reason: &Reason,
+    ) {
         let lifetime = match work.level {
             Level::Ttl(age) => age,
             _ => wanted.ttl.min(entry.ttl),
@@ -198,18 +198,21 @@ impl Held {
                     at = end;
                 }
                 Step::Message(frame) => {
-                    let whole = BytesMut::from(frame.bytes(&self.lease.input));
-                    let body = &whole[HEADER_BYTES..];
+                    let whole = frame.bytes(&self.lease.input);
+                    capture.take(frame.tag, whole);
                     match frame.tag {
-                        b'E' => *error = Some(Bytes::copy_from_slice(&whole)),
-                        b'S' => self.note_parameter(body),
+                        b'E' => *error = Some(Bytes::copy_from_slice(whole)),
+                        b'S' => {
+                            let body = whole[HEADER_BYTES..].to_vec();
+                            self.note_parameter(&body);
+                        }
                         b'Z' => {
-                            self.note_status(body)?;
+                            let status = whole.get(HEADER_BYTES).copied();
+                            self.note_status(status.as_slice())?;
                             over = true;
                         }
                         _ => {}
                     }
-                    capture.take(frame.tag, &whole);
                     at = frame.end();
                 }
             }

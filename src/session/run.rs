@@ -208,7 +208,9 @@ impl Session {
     /// than be judged without it. What is doubted later does not concern it.
     async fn await_verified(&mut self) -> Result<(), Goodbye> {
         self.doubts = self.database.doubts();
-        if self.held.is_none() && !self.database.is_verified(self.doubts) {
+        // In a block nothing is decided by the catalog; on a connection of one's own, whether its plans are good.
+        let begins = self.held.as_ref().is_none_or(|held| !held.lease.dirty);
+        if begins && !self.database.is_verified(self.doubts) {
             let (database, doubts) = (Arc::clone(&self.database), self.doubts);
             let verified = tokio::time::timeout(DOUBT_WAIT, database.verified(doubts));
             // Too late, or cancelled: it goes without.

@@ -10,11 +10,10 @@ use std::sync::Arc;
 
 use foldhash::fast::FixedState;
 
-use super::exchange::{Broken, Until};
-use super::held::{AskError, Held};
+use super::held::{AskError, Held, Unnamed};
 use super::message::{Binding, Message};
 use super::perform::{Messages, Work};
-use super::run::{Block, Goodbye, Session};
+use super::run::Session;
 use super::statements::ClientStatement;
 use crate::protocol::backend::Status;
 use crate::protocol::error::Report;
@@ -55,6 +54,12 @@ impl ClientStatement {
 }
 
 impl Held {
+    /// Does the server have the statement from before its transaction changed the catalog, if it did? Then it sees for itself whether
+    /// the columns are others.
+    fn has_of_before(&self, statement: &ClientStatement) -> bool {
+        self.unnamed == Unnamed::Is(statement.serial) || self.lease.prepared.is_settled(&statement.parsed)
+    }
+
     /// The server has described a statement, or a portal of it, to the client: columns of this shape.
     pub(super) fn note_told(&mut self, shape: u64) {
         if let Some(Some((statement, generation))) = self.describing.pop_front() {
@@ -65,16 +70,27 @@ impl Held {
 
 impl Session {
     /// Has the catalog changed since the client was told the columns of a statement that the unit executes without describing it?
-    pub(super) fn must_verify(&self, work: &Work<'_>) -> bool {
+    pub(super) fn must_verify(&self, held: &Held, work: &Work<'_>) -> bool {
         let Messages::Batch(messages) = &work.messages else {
             return false;
         };
         let generation = self.database.generation();
-        undescribed(messages).any(|statement| !statement.is_as_told(generation))
+        undescribed(messages).any(|statement| self.told_before(held, statement, generation).is_some())
+    }
+
+    /// What the client was told of a statement under another catalog, or before its transaction changed the catalog, unless the
+    /// server would tell.
+    fn told_before(&self, held: &Held, statement: &ClientStatement, generation: u64) -> Option<Told> {
+        let changed = || {
+            let changed = self.pending.changed();
+            changed.is_some_and(|newest| statement.serial <= newest) && !held.has_of_before(statement)
+        };
+        let told = *statement.told.lock();
+        told.filter(|told| told.generation != generation || changed())
     }
 
     /// Makes sure, where the catalog has changed since, that each statement which the unit executes without describing it
-    /// still has the columns that the client was told; else refuses the unit.
+    /// still has the columns that the client was told; false where one has others.
     pub(super) async fn verify_told(&mut self, held: &mut Held, work: &Work<'_>) -> Result<bool, AskError> {
         let between_units = held.status == Status::InTransaction || !held.lease.dirty;
         let Messages::Batch(messages) = &work.messages else {
@@ -85,18 +101,14 @@ impl Session {
         }
         let generation = self.database.generation();
         for statement in undescribed(messages) {
-            let told = *statement.told.lock();
-            let Some(told) = told.filter(|told| told.generation != generation) else {
+            let Some(told) = self.told_before(held, statement, generation) else {
                 continue;
             };
             match held.describe(statement).await {
                 Ok(body) if shape(&body) == told.shape => {
                     *statement.told.lock() = Some(Told { generation, ..told });
                 }
-                Ok(_) => {
-                    self.refuse_changed(held, work).await?;
-                    return Ok(false);
-                }
+                Ok(_) => return Ok(false),
                 // The unit itself is told what is wrong with it.
                 Err(AskError::Refused(_)) if held.status == Status::Idle => {}
                 Err(error) => return Err(error),
@@ -104,69 +116,16 @@ impl Session {
         }
         Ok(true)
     }
+}
 
-    /// The unit was refused with its connection in hand, which is kept or given back.
-    pub(super) async fn finish_refused(&mut self, held: Box<Held>, work: &Work<'_>) -> Result<(), Goodbye> {
-        if held.status == Status::Idle && self.pin.is_none() {
-            self.give_back(held).await;
-        } else {
-            self.held = Some(held);
-        }
-        if work.until == Until::Ready {
-            self.ready_for_query();
-        }
-        Ok(())
-    }
-
-    /// What the proxy asked on the connection ahead of the unit was refused, or the connection was lost by it.
-    pub(super) async fn refused_before(
-        &mut self,
-        held: Box<Held>,
-        work: &Work<'_>,
-        error: AskError,
-    ) -> Result<(), Goodbye> {
-        let frame = match error {
-            AskError::Refused(frame) => frame,
-            AskError::Lost(lost) => {
-                let broken = Broken {
-                    lost,
-                    shown: false,
-                    farewell: false,
-                };
-                return Box::pin(self.lost(held, work, broken, None)).await;
-            }
-        };
-        self.statements.undo();
-        self.completed.clear();
-        self.wire.out.extend_from_slice(&frame);
-        if held.status != Status::Idle {
-            self.block = Block::Open;
-        } else if self.block != Block::None {
-            self.block = Block::Failed;
-        }
-        self.skipping |= work.until == Until::Answered;
-        self.finish_refused(held, work).await
-    }
-
-    /// Answers as PostgreSQL does when a statement has other columns than before; a transaction fails by it.
-    async fn refuse_changed(&mut self, held: &mut Held, work: &Work<'_>) -> Result<(), AskError> {
-        if held.status == Status::InTransaction {
-            held.fail_block().await?;
-            self.block = Block::Open;
-        } else if self.block != Block::None {
-            self.block = Block::Failed;
-        }
-        self.statements.undo();
-        Report::error(
-            sqlstate::FEATURE_NOT_SUPPORTED,
-            "cached plan must not change result type",
-        )
-        // By this drivers know that preparing it anew helps.
-        .routine("RevalidateCachedQuery")
-        .encode(&mut self.wire.out);
-        self.skipping |= work.until == Until::Answered;
-        Ok(())
-    }
+/// What PostgreSQL says when a statement has other columns than before.
+pub(super) fn changed() -> Report {
+    Report::error(
+        sqlstate::FEATURE_NOT_SUPPORTED,
+        "cached plan must not change result type",
+    )
+    // By this drivers know that preparing it anew helps.
+    .routine("RevalidateCachedQuery")
 }
 
 /// Statements that are bound and not described in the batch.

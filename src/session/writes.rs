@@ -13,6 +13,7 @@ use super::effects::calls_unknown;
 use super::held::Held;
 use super::perform::{Messages, Work};
 use super::run::Session;
+use super::statements::Serial;
 use crate::catalog::verdict::{Verdict, Why, WriteSet};
 use crate::freshness::database::{Announced, Writes};
 use crate::freshness::withheld::Withheld;
@@ -35,12 +36,21 @@ pub struct Pending {
     withheld: Option<Withheld>,
     /// The oldest catalog generation under which a write of these was judged.
     judged: Option<u64>,
+    /// The unit runs code that nobody can see.
+    hides_code: bool,
+    /// The open transaction may have changed the catalog, when this statement was the newest.
+    changed: Option<Serial>,
 }
 
 impl Pending {
     /// Nothing is on its way, and no transaction has written.
     pub fn is_empty(&self) -> bool {
         self.transaction.is_none() && self.announced.is_empty()
+    }
+
+    /// Where the open transaction may have changed the catalog, the statement that was the newest when it last did.
+    pub(super) fn changed(&self) -> Option<Serial> {
+        self.changed
     }
 }
 
@@ -53,6 +63,10 @@ impl Session {
             let generations = verdicts.iter().map(|verdict| verdict.generation);
             self.pending.judged = generations.chain(self.pending.judged).min();
         }
+        if std::mem::take(&mut self.pending.hides_code) || unit.as_ref().is_some_and(Writes::change_catalog) {
+            self.pending.changed = Some(self.statements.newest());
+        }
+        self.pending.hides_code = unit.as_ref().is_some_and(Writes::hide_code);
         let statements = || verdicts.iter().flat_map(|verdict| &verdict.script.statements);
         let commits = !in_block
             || verdicts.iter().any(|verdict| verdict.script.statements.len() > 1)
@@ -98,7 +112,7 @@ impl Session {
     }
 
     /// ReadyForQuery came: the unit's commits, if any, have happened. Called before it is forwarded.
-    pub(super) fn ready(&mut self, held: &Held) {
+    pub(super) fn ready(&mut self, held: &mut Held) {
         for (announced, writes) in std::mem::take(&mut self.pending.announced) {
             // An error took back what is known to be written; a procedure may have committed before it.
             if self.pending.acknowledged || writes.is_unknown() {
@@ -111,6 +125,9 @@ impl Session {
             self.pending.withheld = None;
             self.pending.transaction = None;
             self.pending.judged = None;
+            self.pending.hides_code = false;
+            self.pending.changed = None;
+            held.lease.prepared.settle();
         }
     }
 
@@ -140,6 +157,8 @@ impl Session {
     /// The connection was lost: a commit that was announced on it is watched until its backend is gone.
     pub(super) fn lose_writes(&mut self, held: &Held) {
         self.pending.transaction = None;
+        self.pending.hides_code = false;
+        self.pending.changed = None;
         let withheld = self.pending.withheld.take();
         let announced = std::mem::take(&mut self.pending.announced);
         if announced.is_empty() {

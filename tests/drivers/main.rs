@@ -5,6 +5,7 @@
 //! suite starts a cluster of its own; where PostgreSQL or the Python drivers are missing it fails, and `make test` says before
 //! what is missing. Every wait is bounded, and fails with who waited, and for what.
 
+mod changed_plans;
 mod faults;
 mod numbers;
 mod programs;

@@ -59,7 +59,7 @@ async fn compare_all(stage: &Stage, pair: &Pair, seeds: std::ops::Range<u64>) ->
 }
 
 /// The first piece whose answers differ, with both; `None` when all are the same.
-async fn difference(stage: &Stage, pair: &Pair, pieces: &[Piece]) -> Option<String> {
+pub async fn difference(stage: &Stage, pair: &Pair, pieces: &[Piece]) -> Option<String> {
     let direct = run(stage.primary_port(), &pair.direct, pieces).await;
     let proxied = run(stage.proxy_port(), &pair.proxied, pieces).await;
     let at = (0..direct.len().min(proxied.len())).find(|at| !same(&direct[*at], &proxied[*at]))?;

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
-use crate::running::{PATIENCE, Running, cluster, configuration, eventually, served_by, simple};
+use crate::running::{PATIENCE, Running, cluster, column, configuration, eventually, served_by, simple};
 
 const COUNT: &str = "SELECT count(*) FROM deals";
 
@@ -241,5 +241,42 @@ async fn a_cancel_request_that_the_server_takes_late_hits_nobody_else() {
     let _ = looked.await;
     kill(postmaster, Signal::SIGCONT).expect("it goes on");
     end(next).await.expect("nobody cancelled it");
+    running.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_cancel_request_that_comes_while_a_block_is_opened_fails_its_first_statement() {
+    let running = with(0, |config| config.pool.size = 1).await;
+    let (client, console) = (running.connect("postgres").await, running.console().await);
+    let row = client
+        .query_one("SELECT pg_backend_pid()", &[])
+        .await
+        .expect("a row");
+    let backend = Pid::from_raw(row.get(0));
+    client.batch_execute("BEGIN").await.expect("it begins");
+    let token = client.cancel_token();
+    kill(backend, Signal::SIGSTOP).expect("it stops");
+    let asked = begin(async move {
+        let failed = client.simple_query("SELECT pg_sleep(600)").await.map(drop);
+        (client, failed.expect_err("it was cancelled"))
+    });
+    eventually(
+        "the connection is taken",
+        async || column(&console, "SHOW POOLS", "lent").await,
+        |lent| lent.iter().flatten().any(|lent| lent == "1"),
+    )
+    .await;
+    // Returns when the proxy has taken it.
+    token.cancel_query(tokio_postgres::NoTls).await.expect("asked");
+    kill(backend, Signal::SIGCONT).expect("it goes on");
+    let (client, failed) = timeout(PATIENCE, end(asked)).await.expect("in time");
+    assert_eq!(failed.code(), Some(&SqlState::QUERY_CANCELED));
+    let failed = client
+        .simple_query("SELECT 1")
+        .await
+        .expect_err("the block has failed");
+    assert_eq!(failed.code(), Some(&SqlState::IN_FAILED_SQL_TRANSACTION));
+    client.batch_execute("ROLLBACK").await.expect("it ends");
+    assert_eq!(simple(&client, "SELECT 1").await.len(), 1);
     running.shut_down().await;
 }

@@ -103,7 +103,7 @@ fn an_unknown_write_counts_for_every_table() {
     let mark = clocks.announce(Scope::Everything);
     assert!(clocks.in_flight(&[HOTELS]) && !clocks.may_share(&note));
     assert!(
-        !clocks.known_in_flight(&[HOTELS]),
+        !clocks.known_in_flight([HOTELS]),
         "a nightly procedure must not disable hits"
     );
     clocks.acknowledge(&Scope::Everything, 3);
@@ -151,7 +151,7 @@ fn marks_survive_a_write_of_everything() {
     let mark = clocks.announce(tables(&[DEALS]));
     clocks.acknowledge(&Scope::Everything, 1);
     clocks.begin_era(2, 2);
-    assert!(clocks.known_in_flight(&[DEALS]));
+    assert!(clocks.known_in_flight([DEALS]));
     clocks.land(mark);
     assert!(!clocks.in_flight(&[DEALS]));
 }
