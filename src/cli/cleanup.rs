@@ -74,7 +74,7 @@ async fn sweep(
         client
             .batch_execute("SET default_transaction_read_only = off; SET lock_timeout = '5s'")
             .await?;
-        publication::sweep(&client).await
+        publication::sweep(&client, "").await
     };
     swept.await.map_err(|error| control::in_words(&error))
 }

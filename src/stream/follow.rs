@@ -213,7 +213,7 @@ impl Follower {
         self.drop_left(&steward, traces).await?;
         if !traces.is_swept {
             // Of a proxy that was just killed the server may still hold the lock.
-            let locked = steward.sweep(database).await?;
+            let locked = steward.sweep(database, "").await?;
             traces.is_swept = locked == 0 || self.started.elapsed() > SWEEP_FOR;
         }
         if idle() {
@@ -261,7 +261,33 @@ impl Follower {
             slot,
             primary: *primary,
             wire,
+            renews: matches!(**publication, Publication::Own(_)) && forgets_late(facts.server_version_num),
         };
         running.insert(Running::new(begun, point, latest)).drive().await
+    }
+}
+
+/// Until May 2025 a walsender that decodes a transaction which was open while its table was published looks the table up as that
+/// transaction saw it, and goes by that for all later ones: they are lost until the table's place in a publication changes again.
+fn forgets_late(version: u32) -> bool {
+    const MENDED: [u32; 5] = [130_021, 140_018, 150_013, 160_009, 170_005];
+    let mended = MENDED
+        .into_iter()
+        .find(|mended| mended / 10_000 == version / 10_000);
+    mended.map_or(version < MENDED[0], |mended| version < mended)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::forgets_late;
+
+    #[test]
+    fn releases_before_may_2025_have_tables_published_anew() {
+        for version in [120_022, 130_020, 150_012, 170_000, 170_004] {
+            assert!(forgets_late(version), "{version}");
+        }
+        for version in [130_021, 150_018, 170_005, 180_000, 190_000] {
+            assert!(!forgets_late(version), "{version}");
+        }
     }
 }

@@ -5,6 +5,7 @@
 //! no commit of it can be missed; without a stream, and for what it cannot carry, observed writes and TTL stay in force.
 //! It decodes no rows, and keeps nothing on the server that outlives its connection but a publication, which it drops.
 
+mod aside;
 mod follow;
 pub mod permit;
 pub mod pgoutput;

@@ -4,7 +4,7 @@
 //! DELETE would then be refused, now or when a partition is added; what is published and must not be, leaves first. A
 //! publication of somebody else's is never altered.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tokio_postgres::Row;
 
@@ -99,10 +99,12 @@ impl Member {
 /// What is to be done so that the publication holds what is wanted, and nothing that it must not.
 #[derive(Debug, Default)]
 pub(super) struct Plan {
-    /// Wanted tables that are published already, or need not be.
-    pub carried: BTreeSet<Oid>,
+    /// Wanted tables that are published already, each by its root; or that need not be, by none.
+    pub carried: BTreeMap<Oid, Option<Member>>,
     /// To be published: the root, and the wanted tables that it stands for.
     pub add: Vec<(Member, Vec<Oid>)>,
+    /// To be published anew, in one step, since the walsender may hold on to what was before.
+    pub renew: Vec<(Member, Vec<Oid>)>,
     /// To be published no more.
     pub drop: Vec<Member>,
     /// Wanted tables that are gone.
@@ -178,15 +180,12 @@ impl Plan {
             match (one.wanted, one.refused(owned)) {
                 // Its tables are wanted by themselves, and it changes by DDL only.
                 (Some(oid), _) if one.is_view => {
-                    plan.carried.insert(oid);
+                    plan.carried.insert(oid, None);
                 }
                 (Some(oid), None) if one.is_published => {
-                    plan.carried.insert(oid);
+                    plan.carried.insert(oid, Some(member));
                 }
-                (Some(oid), None) => match plan.add.last_mut() {
-                    Some((last, oids)) if *last == member => oids.push(oid),
-                    _ => plan.add.push((member, vec![oid])),
-                },
+                (Some(oid), None) => join(&mut plan.add, member, oid),
                 (Some(_), Some(why)) => {
                     if plan.refused.last().is_none_or(|(last, _)| *last != one.name) {
                         plan.refused.push((one.name.clone(), why));
@@ -205,9 +204,26 @@ impl Plan {
         plan
     }
 
+    /// These are to be published anew, as far as they are published.
+    pub fn renew(&mut self, tables: impl Iterator<Item = Oid>) {
+        for oid in tables {
+            if let Some(Some(member)) = self.carried.get(&oid) {
+                join(&mut self.renew, member.clone(), oid);
+            }
+        }
+    }
+
     /// Is there anything to alter?
     pub fn alters(&self) -> bool {
-        !self.add.is_empty() || !self.drop.is_empty()
+        !self.add.is_empty() || !self.renew.is_empty() || !self.drop.is_empty()
+    }
+}
+
+/// Puts a table to the root that it is published by.
+fn join(members: &mut Vec<(Member, Vec<Oid>)>, member: Member, oid: Oid) {
+    match members.iter_mut().find(|(known, _)| *known == member) {
+        Some((_, oids)) => oids.push(oid),
+        None => members.push((member, vec![oid])),
     }
 }
 
@@ -266,7 +282,7 @@ mod tests {
         let plan = Plan::of(&found, &[1, 2, 3, 4, 5, 6, 7, 8], true);
         let add = [("ONLY s.deals", vec![1]), ("s.events", vec![2, 3])];
         assert_eq!(plan.add, add.map(|(name, oids)| (Member(name.to_owned()), oids)));
-        assert!(plan.carried.iter().eq([&6]) && plan.drop.is_empty());
+        assert!(plan.carried.keys().eq([&6]) && plan.drop.is_empty());
         assert_eq!(plan.gone, [8]);
         let refused = [
             ("s.audit", NotCarried::NoIdentity),
@@ -298,10 +314,12 @@ mod tests {
         let plan = Plan::of(&found, &[1, 2], true);
         let only = |name| Member::of(name, false);
         assert_eq!(plan.drop, [only("s.bare"), only("s.old")]);
-        assert!(plan.carried.iter().eq([&1]) && plan.alters());
+        assert!(plan.carried.keys().eq([&1]) && plan.alters());
         // A publication of somebody else's is never altered.
-        let plan = Plan::of(&found, &[1, 2], false);
-        assert!(!plan.alters() && plan.carried.iter().eq([&1]));
+        let mut plan = Plan::of(&found, &[1, 2], false);
+        assert!(!plan.alters() && plan.carried.keys().eq([&1]));
+        plan.renew([1, 2].into_iter());
+        assert_eq!(plan.renew, [(only("s.deals"), vec![1])]);
         let plan = Plan::of(&[table(1, "s.deals")], &[1], false);
         assert_eq!(plan.refused, [("s.deals".to_owned(), NotCarried::NotNamed)]);
     }

@@ -33,13 +33,14 @@ pub struct Swept {
     pub locked: usize,
 }
 
-/// Drops what proxies that live no more have left in this database.
-pub async fn sweep(client: &Client) -> Result<Swept, tokio_postgres::Error> {
-    const OURS: &str = "SELECT pubname::text FROM pg_catalog.pg_publication \
-        WHERE pubname ~ '^pgladder_[0-9a-f]{16}$' AND pg_catalog.pg_has_role(pubowner, 'USAGE') ORDER BY 1";
+/// Drops what proxies that live no more have left in this database. `used`: what the caller itself streams, whose lock, being the
+/// caller's own, would not keep it.
+pub async fn sweep(client: &Client, used: &str) -> Result<Swept, tokio_postgres::Error> {
+    const OURS: &str = "SELECT pubname::text FROM pg_catalog.pg_publication WHERE pubname ~ '^pgladder_[0-9a-f]{16}$' \
+        AND pubname <> $1 AND pg_catalog.pg_has_role(pubowner, 'USAGE') ORDER BY 1";
     const UNLOCK: &str = "SELECT pg_catalog.pg_advisory_unlock($1, pg_catalog.hashtext($2))";
     let mut swept = Swept::default();
-    for row in client.query(OURS, &[]).await? {
+    for row in client.query(OURS, &[&used]).await? {
         let name: String = row.try_get(0)?;
         if lock(client, &name).await? {
             let drop = client.batch_execute(&dropping(&name)).await;

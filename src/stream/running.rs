@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use tokio::time::sleep_until;
 
+use super::aside::Aside;
 use super::follow::{Board, SWEEP_INTERVAL, StreamLimits};
 use super::pgoutput::Committed;
 use super::plan::Plan;
@@ -50,6 +51,24 @@ enum Done {
 
 type Work = Pin<Box<dyn Future<Output = Done> + Send>>;
 
+/// What may be asked of the primary next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Question {
+    Plan,
+    Snapshot,
+    Retained,
+    Sweep,
+}
+
+/// A commit that was streamed and need not be visible yet: what its being visible is waited for.
+#[derive(Debug)]
+enum Landing {
+    /// Its tables may be cached again.
+    Known(Streamed),
+    /// It wrote a table that nobody has asked for: the catalog shows what that is.
+    Strange,
+}
+
 /// What a stream begins with.
 pub(super) struct Begun {
     pub database: Arc<Database>,
@@ -61,12 +80,14 @@ pub(super) struct Begun {
     pub slot: String,
     pub primary: (NodeId, u64),
     pub wire: Wire,
+    /// What is published has to be published anew once it has passed its barrier.
+    pub renews: bool,
 }
 
 /// A stream that runs.
 pub(super) struct Running {
     begun: Begun,
-    state: State<Streamed>,
+    state: State<Landing>,
     work: Option<Work>,
     plan_due: Instant,
     planned: u64,
@@ -77,6 +98,7 @@ pub(super) struct Running {
     heard_at: Instant,
     reported_at: Instant,
     reported: Lsn,
+    aside: Aside,
     not_carried: Vec<String>,
     sample: u64,
     /// What the primary had written at the last poll.
@@ -92,8 +114,8 @@ impl Running {
     pub fn new(begun: Begun, point: Lsn, latest: Snapshot) -> Self {
         let (now, before) = (Instant::now(), begun.board.status());
         Self {
+            state: State::new(point, latest, begun.renews),
             begun,
-            state: State::new(point, latest),
             work: None,
             plan_due: now,
             planned: 0,
@@ -104,6 +126,7 @@ impl Running {
             heard_at: now,
             reported_at: now,
             reported: Lsn(0),
+            aside: Aside::default(),
             not_carried: Vec::new(),
             sample: 0,
             written: Lsn(0),
@@ -142,7 +165,12 @@ impl Running {
     /// It is over: nothing is carried any more.
     pub fn end(self) {
         let published: Vec<Oid> = self.state.published().collect();
-        self.begun.database.stream_end(&published, self.state.end());
+        let unseen = self.state.end().into_iter();
+        let unseen = unseen.filter_map(|landing| match landing {
+            Landing::Known(streamed) => Some(streamed),
+            Landing::Strange => None,
+        });
+        self.begun.database.stream_end(&published, unseen.collect());
     }
 
     /// Takes in all that has arrived.
@@ -172,32 +200,44 @@ impl Running {
             .tables
             .iter()
             .partition(|table| self.state.knows(**table));
-        self.wonder_at(&strange);
-        let (database, (_, era)) = (&self.begun.database, self.begun.primary);
         if !tables.is_empty() {
-            let streamed = database.stream_commit(era, &tables, committed.end);
-            if let Err((_, streamed)) = self.state.commit(committed, streamed) {
-                database.stream_landed(streamed);
-                return Err(WhyNot::LedgerFull);
-            }
-            self.snapshot_pause = SNAPSHOT_PAUSE;
-            self.snapshot_due = self.snapshot_due.min(Instant::now() + SNAPSHOT_PAUSE);
+            let era = self.begun.primary.1;
+            let streamed = self.begun.database.stream_commit(era, &tables, committed.end);
+            self.await_landing(committed, Landing::Known(streamed))?;
+        }
+        if self.are_new(&strange) {
+            self.await_landing(committed, Landing::Strange)?;
         }
         self.state.advance(committed.end);
         Ok(())
     }
 
-    /// A table that nobody has asked for may be a new partition of one that somebody has: the catalog is compared at once. Others are
-    /// on their way out of the publication, or in one that somebody else keeps.
-    fn wonder_at(&mut self, tables: &[Oid]) {
+    fn await_landing(&mut self, committed: &Committed, landing: Landing) -> Result<(), WhyNot> {
+        if let Err((_, landing)) = self.state.commit(committed, landing) {
+            self.land(landing);
+            return Err(WhyNot::LedgerFull);
+        }
+        self.snapshot_pause = SNAPSHOT_PAUSE;
+        self.snapshot_due = self.snapshot_due.min(Instant::now() + SNAPSHOT_PAUSE);
+        Ok(())
+    }
+
+    fn land(&self, landing: Landing) {
+        match landing {
+            Landing::Known(streamed) => self.begun.database.stream_landed(streamed),
+            Landing::Strange => self.begun.database.compare_catalog(),
+        }
+    }
+
+    /// A table that nobody has asked for may be a new partition of one that somebody has: the catalog is compared as soon as it
+    /// shows that. Others are on their way out of the publication, or in one that somebody else keeps.
+    fn are_new(&mut self, strange: &[Oid]) -> bool {
         if self.strange.len() > STRANGE_MAX {
             self.strange.clear();
         }
         let known = self.strange.len();
-        self.strange.extend(tables);
-        if self.strange.len() > known {
-            self.begun.database.compare_catalog();
-        }
+        self.strange.extend(strange);
+        self.strange.len() > known
     }
 
     async fn report(&mut self, reply: bool) -> Result<(), WhyNot> {
@@ -248,75 +288,94 @@ impl Running {
         Ok(())
     }
 
-    fn wake_at(&self) -> Instant {
-        let mut wake = self.plan_due.min(self.look_due);
-        if self.state.wants_snapshot() {
-            wake = wake.min(self.snapshot_due);
+    /// The question that has been due for longest, or will be due first, so that none keeps the others waiting for ever.
+    fn next(&self) -> (Instant, Question) {
+        let mut next = (self.plan_due, Question::Plan);
+        let snapshot = (self.snapshot_due, Question::Snapshot);
+        let others = [
+            self.state.wants_snapshot().then_some(snapshot),
+            Some((self.look_due, Question::Retained)),
+            Some((self.sweep_due, Question::Sweep)),
+        ];
+        for other in others.into_iter().flatten() {
+            if other.0 < next.0 {
+                next = other;
+            }
         }
+        next
+    }
+
+    fn wake_at(&self) -> Instant {
         // Whoever is busy is heard of without an alarm.
         if self.work.is_some() {
-            wake.max(Instant::now() + LOOK_INTERVAL)
+            Instant::now() + LOOK_INTERVAL
         } else {
-            wake
+            self.next().0
         }
     }
 
     /// Asks the primary what is due, if it is not busy.
     fn begin_work(&mut self) {
-        let now = Instant::now();
-        if self.work.is_some() {
+        let (now, (due, question)) = (Instant::now(), self.next());
+        if self.work.is_some() || due > now {
             return;
         }
         let (steward, publication) = (
             Arc::clone(&self.begun.steward),
             Arc::clone(&self.begun.publication),
         );
-        if self.plan_due <= now {
-            self.plan_due = now + LOOK_INTERVAL;
-            self.planned = self.begun.database.generation();
-            let wanted = if self.begun.database.stream_is_withheld() {
-                Vec::new()
-            } else {
-                self.begun.database.stream_wanted()
-            };
-            self.work = Some(Box::pin(async move {
-                Done::Planned(steward.plan(&publication, &wanted).await)
-            }));
-        } else if self.state.wants_snapshot() && self.snapshot_due <= now {
-            self.snapshot_due = now + self.snapshot_pause;
-            self.snapshot_pause = (self.snapshot_pause * 2).min(SNAPSHOT_PAUSE_MAX);
-            let number = self.state.ask();
-            self.work = Some(Box::pin(
-                async move { Done::Shown(number, steward.snapshot().await) },
-            ));
-        } else if self.look_due <= now {
-            self.look_due = now + LOOK_INTERVAL;
-            let slot = self.begun.slot.clone();
-            self.work = Some(Box::pin(
-                async move { Done::Retained(steward.retained(&slot).await) },
-            ));
-        } else if self.sweep_due <= now {
-            self.sweep_due = now + SWEEP_INTERVAL;
-            let database = Arc::clone(&self.begun.database);
-            self.work = Some(Box::pin(async move {
-                Done::Swept(steward.sweep(&database.name).await)
-            }));
-        }
+        self.work = Some(match question {
+            Question::Plan => {
+                self.plan_due = now + LOOK_INTERVAL;
+                self.planned = self.begun.database.generation();
+                let wanted = if self.begun.database.stream_is_withheld() {
+                    Vec::new()
+                } else {
+                    self.begun.database.stream_wanted()
+                };
+                Box::pin(async move { Done::Planned(steward.plan(&publication, &wanted).await) })
+            }
+            Question::Snapshot => {
+                self.snapshot_due = now + self.snapshot_pause;
+                self.snapshot_pause = (self.snapshot_pause * 2).min(SNAPSHOT_PAUSE_MAX);
+                let number = self.state.ask();
+                Box::pin(async move { Done::Shown(number, steward.snapshot().await) })
+            }
+            Question::Retained => {
+                self.look_due = now + LOOK_INTERVAL;
+                let slot = self.begun.slot.clone();
+                Box::pin(async move { Done::Retained(steward.retained(&slot).await) })
+            }
+            Question::Sweep => {
+                self.sweep_due = now + SWEEP_INTERVAL;
+                let name = Arc::clone(&self.begun.database.name);
+                Box::pin(async move { Done::Swept(steward.sweep(&name, publication.name()).await) })
+            }
+        });
     }
 
     fn take(&mut self, done: Done) -> Result<(), WhyNot> {
         match done {
             Done::Planned(plan) => self.follow_plan(plan?)?,
-            Done::Altered(plan, Altered { added, failed }) => {
-                self.state.publish(&added);
+            Done::Altered(plan, altered) => {
+                self.state.publish(&altered.added);
+                self.state.renewed(&altered.renewed);
                 self.soon();
-                self.list(&plan, &failed);
-                self.grant(&plan, failed.is_empty())?;
+                let now = Instant::now();
+                for (name, why) in altered.failed {
+                    self.aside.failed(name, why, now);
+                }
+                self.list(&plan, &altered.kept);
+                self.grant(&plan, altered.kept.is_empty())?;
             }
             Done::Shown(number, snapshot) => {
+                let stale = self.state.stale().count();
                 let shown = self.state.show(number, snapshot?);
-                for streamed in shown.landed {
-                    self.begun.database.stream_landed(streamed);
+                for landing in shown.landed {
+                    self.land(landing);
+                }
+                if self.state.stale().count() > stale {
+                    self.plan_due = self.plan_due.min(Instant::now());
                 }
                 if !shown.carried.is_empty() {
                     let all: BTreeSet<Oid> = self.state.carried().collect();
@@ -340,9 +399,9 @@ impl Running {
     }
 
     /// Before the server forgets a table, so do we.
-    fn follow_plan(&mut self, plan: Plan) -> Result<(), WhyNot> {
+    fn follow_plan(&mut self, mut plan: Plan) -> Result<(), WhyNot> {
         let mut gone: Vec<Oid> = self.state.published().collect();
-        gone.retain(|table| !plan.carried.contains(table));
+        gone.retain(|table| !plan.carried.contains_key(table));
         if !gone.is_empty() {
             let gone = self.state.withdraw(&gone);
             let rest: BTreeSet<Oid> = self.state.carried().collect();
@@ -350,8 +409,10 @@ impl Running {
         }
         self.begun.database.stream_forget(&plan.gone);
         self.state
-            .publish(&plan.carried.iter().copied().collect::<Vec<_>>());
+            .publish(&plan.carried.keys().copied().collect::<Vec<_>>());
         self.soon();
+        self.renew(&mut plan);
+        self.leave_aside(&mut plan);
         if !plan.alters() {
             self.list(&plan, &[]);
             return self.grant(&plan, true);
@@ -372,6 +433,31 @@ impl Running {
         Ok(())
     }
 
+    /// Plans to publish anew what has passed its first barrier; what need not be published need not be renewed.
+    fn renew(&mut self, plan: &mut Plan) {
+        let (renew, done): (Vec<Oid>, Vec<Oid>) = self
+            .state
+            .stale()
+            .partition(|table| plan.carried.get(table).is_some_and(Option::is_some));
+        plan.renew(renew.into_iter());
+        self.state.renewed(&done);
+    }
+
+    /// Takes out what has failed lately.
+    fn leave_aside(&mut self, plan: &mut Plan) {
+        let is_planned = |name: &str| {
+            plan.add
+                .iter()
+                .chain(&plan.renew)
+                .any(|(member, _)| member.name() == name)
+        };
+        self.aside.keep(is_planned);
+        let now = Instant::now();
+        for planned in [&mut plan.add, &mut plan.renew] {
+            planned.retain(|(member, _)| !self.aside.holds(&member.name(), now));
+        }
+    }
+
     /// Whoever withholds goes on once a plan has emptied the publication. A table that cannot leave it, because somebody holds a lock
     /// on it, leaves with the publication as a whole, which takes no lock.
     fn grant(&mut self, plan: &Plan, succeeded: bool) -> Result<(), WhyNot> {
@@ -390,9 +476,11 @@ impl Running {
         self.snapshot_due = Instant::now();
     }
 
-    fn list(&mut self, plan: &Plan, failed: &[(String, String)]) {
+    fn list(&mut self, plan: &Plan, kept: &[(String, String)]) {
         let refused = plan.refused.iter().map(|(name, why)| format!("{name} ({why})"));
-        let failed = failed.iter().map(|(name, error)| format!("{name} ({error})"));
+        let failed = kept.iter().map(|(name, error)| (&**name, &**error));
+        let failed = failed.chain(self.aside.iter());
+        let failed = failed.map(|(name, error)| format!("{name} ({error})"));
         let listed: Vec<String> = refused.chain(failed).take(LISTED_MAX).collect();
         if self.not_carried != listed {
             tracing::info!(database = %self.begun.database.name, tables = ?listed, "not carried by the stream");

@@ -24,6 +24,8 @@ const POLLS_MAX: usize = 256;
 enum Standing {
     /// The stream may have missed transactions: its barrier has not been passed.
     Waiting,
+    /// Its first barrier has been passed, and it is to be published anew.
+    Stale,
     /// It misses none.
     Carried,
 }
@@ -36,6 +38,8 @@ struct Barrier {
     after: u64,
     /// Of the first such snapshot: all transactions that the stream might miss are below.
     xmax: Option<u64>,
+    /// Behind it nothing is missed.
+    is_last: bool,
 }
 
 /// What a snapshot has shown.
@@ -54,6 +58,7 @@ pub struct LedgerFull;
 /// One stream. `M` is what the caller keeps for a commit until it is visible.
 #[derive(Debug)]
 pub struct State<M> {
+    renews: bool,
     tables: BTreeMap<Oid, Standing>,
     barriers: Vec<Barrier>,
     ledger: VecDeque<(u64, M)>,
@@ -65,9 +70,11 @@ pub struct State<M> {
 }
 
 impl<M> State<M> {
-    /// A stream that begins at its slot's consistent point; `latest`: a snapshot of the same server.
-    pub fn new(position: Lsn, latest: Snapshot) -> Self {
+    /// A stream that begins at its slot's consistent point; `latest`: a snapshot of the same server. `renews`: what is published has
+    /// to be published anew once it has passed its barrier.
+    pub fn new(position: Lsn, latest: Snapshot, renews: bool) -> Self {
         Self {
+            renews,
             tables: BTreeMap::new(),
             barriers: Vec::new(),
             ledger: VecDeque::new(),
@@ -83,16 +90,34 @@ impl<M> State<M> {
     pub fn publish(&mut self, tables: &[Oid]) {
         let mut new = tables.to_vec();
         new.retain(|table| !self.tables.contains_key(table));
-        if new.is_empty() {
-            return;
-        }
         self.tables
             .extend(new.iter().map(|table| (*table, Standing::Waiting)));
-        self.barriers.push(Barrier {
-            tables: new,
-            after: self.asked,
-            xmax: None,
-        });
+        self.raise(new, !self.renews);
+    }
+
+    /// These tables have been published anew just now.
+    pub fn renewed(&mut self, tables: &[Oid]) {
+        let mut stale = tables.to_vec();
+        stale.retain(|table| self.tables.get(table) == Some(&Standing::Stale));
+        self.tables
+            .extend(stale.iter().map(|table| (*table, Standing::Waiting)));
+        self.raise(stale, true);
+    }
+
+    fn raise(&mut self, tables: Vec<Oid>, is_last: bool) {
+        if !tables.is_empty() {
+            self.barriers.push(Barrier {
+                tables,
+                after: self.asked,
+                xmax: None,
+                is_last,
+            });
+        }
+    }
+
+    /// Tables to be published anew.
+    pub fn stale(&self) -> impl Iterator<Item = Oid> + '_ {
+        self.standing(Standing::Stale)
     }
 
     /// These tables are not published any more. Returns which of them were.
@@ -118,8 +143,12 @@ impl<M> State<M> {
 
     /// The tables of which it misses nothing.
     pub fn carried(&self) -> impl Iterator<Item = Oid> + '_ {
-        let carried = self.tables.iter();
-        carried.filter_map(|(table, standing)| (*standing == Standing::Carried).then_some(*table))
+        self.standing(Standing::Carried)
+    }
+
+    fn standing(&self, wanted: Standing) -> impl Iterator<Item = Oid> + '_ {
+        let tables = self.tables.iter();
+        tables.filter_map(move |(table, standing)| (*standing == wanted).then_some(*table))
     }
 
     /// A commit has arrived, and `mark` shall come back once it is visible.
@@ -154,13 +183,19 @@ impl<M> State<M> {
             if number > barrier.after {
                 let xmax = *barrier.xmax.get_or_insert(snapshot.xmax);
                 if snapshot.xmin >= xmax {
-                    carried.append(&mut barrier.tables);
+                    let passed = std::mem::take(&mut barrier.tables);
+                    let standing = if barrier.is_last {
+                        carried.extend(&passed);
+                        Standing::Carried
+                    } else {
+                        Standing::Stale
+                    };
+                    self.tables
+                        .extend(passed.into_iter().map(|table| (table, standing)));
                 }
             }
         }
         self.barriers.retain(|barrier| !barrier.tables.is_empty());
-        self.tables
-            .extend(carried.iter().map(|table| (*table, Standing::Carried)));
         let (landed, unseen) = std::mem::take(&mut self.ledger)
             .into_iter()
             .partition::<Vec<_>, _>(|(xid, _)| snapshot.shows(*xid));

@@ -38,17 +38,25 @@ impl Publication {
     }
 }
 
-/// A change of a publication: ADD or DROP, and of what.
+/// A change of a publication: what is done, in one step, and to what.
 #[derive(Clone, Copy)]
-struct Alter<'a>(&'static str, &'a [&'a Member]);
+struct Alter<'a>(&'static [&'static str], &'a [&'a Member]);
+
+const ADD: &[&str] = &["ADD"];
+const DROP: &[&str] = &["DROP"];
+const RENEW: &[&str] = &["DROP", "ADD"];
 
 /// What became of a plan.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Altered {
     /// Wanted tables that are published now.
     pub added: Vec<Oid>,
-    /// Names, and what went wrong with them.
+    /// Those that have been published anew.
+    pub renewed: Vec<Oid>,
+    /// Names of what was to be published, and what went wrong with them.
     pub failed: Vec<(String, String)>,
+    /// The same of what is published still.
+    pub kept: Vec<(String, String)>,
 }
 
 pub(super) struct Steward {
@@ -64,9 +72,9 @@ impl Steward {
         })
     }
 
-    /// Drops what proxies that live no more have left here; returns how many are in use.
-    pub async fn sweep(&self, database: &str) -> Result<usize, WhyNot> {
-        let swept = publication::sweep(&self.client).await?;
+    /// Drops what proxies that live no more have left here, but not what this one uses; returns how many others are in use.
+    pub async fn sweep(&self, database: &str, used: &str) -> Result<usize, WhyNot> {
+        let swept = publication::sweep(&self.client, used).await?;
         for publication in swept.dropped {
             tracing::info!(
                 database,
@@ -135,35 +143,55 @@ impl Steward {
 
     /// Carries a plan out; returns the tables that are published now, and what went wrong with others.
     pub async fn alter(&self, publication: &Publication, plan: &Plan) -> Altered {
-        let mut failed = Vec::new();
+        let mut altered = Altered::default();
         let drop: Vec<&Member> = plan.drop.iter().collect();
-        let drop = Alter("DROP", &drop);
+        let drop = Alter(DROP, &drop);
         if plan.has_wanted {
-            self.each(publication, drop, &mut failed).await;
+            self.each(publication, drop, &mut altered.kept).await;
         } else if let Err(error) = self.together(publication, drop).await {
             // Somebody may wait for an empty publication, and there is another way to it.
-            failed.push((publication.name().to_owned(), in_words(&error)));
+            altered
+                .kept
+                .push((publication.name().to_owned(), in_words(&error)));
         }
-        let add: Vec<&Member> = plan.add.iter().map(|(member, _)| member).collect();
-        let done = self.each(publication, Alter("ADD", &add), &mut failed).await;
-        let added = plan.add.iter().zip(done).filter(|(_, done)| *done);
-        let added = added.flat_map(|((_, wanted), _)| wanted).copied().collect();
-        Altered { added, failed }
+        let failed = &mut altered.failed;
+        altered.added = self.wanted(publication, ADD, &plan.add, failed).await;
+        altered.renewed = self.wanted(publication, RENEW, &plan.renew, failed).await;
+        altered
+    }
+
+    /// Does this to all of them; returns the wanted tables of those for which it succeeded.
+    async fn wanted(
+        &self,
+        publication: &Publication,
+        verbs: &'static [&'static str],
+        members: &[(Member, Vec<Oid>)],
+        failed: &mut Vec<(String, String)>,
+    ) -> Vec<Oid> {
+        let named: Vec<&Member> = members.iter().map(|(member, _)| member).collect();
+        let done = self.each(publication, Alter(verbs, &named), failed).await;
+        let done = members.iter().zip(done).filter(|(_, done)| *done);
+        done.flat_map(|((_, wanted), _)| wanted).copied().collect()
     }
 
     /// All in one statement.
     async fn together(
         &self,
         publication: &Publication,
-        Alter(verb, members): Alter<'_>,
+        Alter(verbs, members): Alter<'_>,
     ) -> Result<(), tokio_postgres::Error> {
         if members.is_empty() {
             return Ok(());
         }
         let all: Vec<&str> = members.iter().map(|member| &*member.0).collect();
         let (name, all) = (quote_ident(publication.name()), all.join(", "));
-        let alter = format!("ALTER PUBLICATION {name} {verb} TABLE {all}");
-        self.client.batch_execute(&alter).await
+        let each = verbs
+            .iter()
+            .map(|verb| format!("ALTER PUBLICATION {name} {verb} TABLE {all}"));
+        // One simple query is one implicit transaction.
+        self.client
+            .batch_execute(&each.collect::<Vec<_>>().join("; "))
+            .await
     }
 
     /// Together; where one of them fails, each by itself. Says which of them succeeded.
@@ -173,13 +201,13 @@ impl Steward {
         alter: Alter<'_>,
         failed: &mut Vec<(String, String)>,
     ) -> Vec<bool> {
-        let Alter(verb, members) = alter;
+        let Alter(verbs, members) = alter;
         if self.together(publication, alter).await.is_ok() {
             return vec![true; members.len()];
         }
         let mut done = Vec::with_capacity(members.len());
         for member in members {
-            let altered = self.together(publication, Alter(verb, &[member])).await;
+            let altered = self.together(publication, Alter(verbs, &[member])).await;
             done.push(altered.is_ok());
             if let Err(error) = altered {
                 failed.push((member.name(), in_words(&error)));

@@ -157,6 +157,19 @@ impl Setup {
         row.expect("a value").to_owned()
     }
 
+    /// From now on commits wait for the confirmation of this standby; of none where it has no name.
+    pub async fn wait_for_standby(&self, name: &str) {
+        let setting = format!("ALTER SYSTEM SET synchronous_standby_names = '{name}'");
+        // It is a commit of nothing, and waits for nobody.
+        self.direct(&setting).await;
+        self.direct("SELECT pg_reload_conf()").await;
+        eventually("the setting", async || {
+            let value = self.direct_value(0, "SHOW synchronous_standby_names").await;
+            if value == name { Ok(()) } else { Err(value) }
+        })
+        .await;
+    }
+
     /// Runs statements through the proxy, each as a query of its own, then waits until a replica serves this plain read again.
     pub async fn prepare(&self, statements: &[&str], read: &str) {
         let mut client = self.proxy.client().await;

@@ -5,10 +5,13 @@
 
 use std::time::Duration;
 
+use tokio::task::JoinSet;
+
 use crate::client::Client;
 use crate::setup::{Setup, eventually};
 use crate::stream::{
-    BEGUN, CARRIED, NOT_CARRIED, SUM, TABLE, shown, until_carried, until_read, until_shown, with_stream,
+    BEGUN, CARRIED, NOT_CARRIED, SUM, TABLE, TRANSACTIONS, shown, until_carried, until_read, until_shown,
+    with_stream,
 };
 
 const PUBLISHED: &str = "SELECT count(*) FROM pg_publication_tables WHERE tablename = 't'";
@@ -96,6 +99,35 @@ async fn a_table_that_cannot_leave_by_itself_leaves_with_the_whole_publication()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_cannot_be_published_does_not_keep_the_others_from_the_cache() {
+    let setup = Setup::start_with(0, &[], with_stream).await;
+    let mut reader = setup.proxy.client().await;
+    for sql in TABLE {
+        reader.run(sql).await;
+    }
+    reader.run("CREATE TABLE busy (id int PRIMARY KEY)").await;
+    until_carried(&setup, &mut reader, SUM).await;
+    let vacuum = setup.cluster.connect(0, "postgres").await.expect("a connection");
+    let lock = "BEGIN; LOCK TABLE busy IN SHARE UPDATE EXCLUSIVE MODE";
+    vacuum
+        .batch_execute(lock)
+        .await
+        .expect("a lock, as VACUUM holds it");
+    reader.until_served_by("cache", "SELECT count(*) FROM busy").await;
+    let mut console = setup.proxy.client_of("postgres", "pgladder").await;
+    let why = "public.busy (canceling statement due to lock timeout (55P03))";
+    until_shown(&mut console, NOT_CARRIED, why).await;
+    for n in 1..5 {
+        setup.direct(&format!("UPDATE t SET n = {n}")).await;
+        until_read(&mut reader, SUM, &n.to_string()).await;
+        until_carried(&setup, &mut reader, SUM).await;
+    }
+    until_shown(&mut console, NOT_CARRIED, why).await;
+    vacuum.batch_execute("COMMIT").await.expect("it is done");
+    until_shown(&mut console, CARRIED, "2").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_parent_that_loses_its_identity_leaves_without_its_heirs() {
     let setup = Setup::start_with(0, &[], with_stream).await;
     let mut reader = setup.proxy.client().await;
@@ -175,6 +207,31 @@ async fn what_a_new_partition_holds_is_not_missed_until_the_catalog_is_looked_at
         .await;
     setup.direct("INSERT INTO parted VALUES (11, 1)").await;
     until_read(&mut reader, sum, "2").await;
+    // Made and filled by a commit that is streamed before anybody can see it.
+    until_carried(&setup, &mut reader, sum).await;
+    let mut console = setup.proxy.client_of("postgres", "pgladder").await;
+    let before: u64 = shown(&mut console, TRANSACTIONS).await.parse().expect("a number");
+    setup.wait_for_standby("nobody").await;
+    let client = setup.cluster.connect(0, "postgres").await.expect("a connection");
+    let mut waiting = JoinSet::new();
+    waiting.spawn(async move {
+        let both = "CREATE TABLE parted_3 PARTITION OF parted FOR VALUES FROM (20) TO (30); \
+            INSERT INTO parted VALUES (21, 1)";
+        client.batch_execute(both).await
+    });
+    eventually("it is streamed", async || {
+        let seen: u64 = shown(&mut console, TRANSACTIONS).await.parse().expect("a number");
+        if seen > before { Ok(()) } else { Err(seen) }
+    })
+    .await;
+    setup.wait_for_standby("").await;
+    waiting
+        .join_next()
+        .await
+        .expect("it runs")
+        .expect("no panic")
+        .expect("it is committed");
+    until_read(&mut reader, sum, "3").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

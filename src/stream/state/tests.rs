@@ -20,6 +20,8 @@ enum Without {
     Ledger,
     /// A table counts as carried as soon as it is published.
     Barrier,
+    /// What the walsender keeps of before a table was published is not put right.
+    Renewal,
     /// A replica may fill whatever it has replayed.
     Fences,
     /// The stream counts as current whenever it says anything.
@@ -45,20 +47,32 @@ struct Fill {
     shows: BTreeSet<u64>,
 }
 
+#[derive(Debug, Clone, Copy)]
+enum Logged {
+    /// Of the transaction at this place.
+    Commit(usize),
+    /// This table was published anew.
+    Renewal(Oid),
+}
+
 struct World {
     random: StdRng,
     without: Without,
+    /// Does the walsender go by what was before a table was published?
+    forgets: bool,
     now: Instant,
     tick: u64,
     next_xid: u64,
     transactions: Vec<Transaction>,
-    logged: Vec<usize>,
+    logged: Vec<Logged>,
     log_end: Lsn,
     streamed: usize,
     replayed: Lsn,
     snapshots: Vec<(u64, Snapshot)>,
     published: BTreeSet<Oid>,
     carried: BTreeSet<Oid>,
+    /// Tables whose commits the walsender does not tell.
+    blind: BTreeSet<Oid>,
     clocks: Clocks,
     state: State<Mark>,
     fills: Vec<Fill>,
@@ -71,9 +85,11 @@ const TABLES: [Oid; 2] = [1, 2];
 impl World {
     fn new(seed: u64, without: Without) -> Self {
         let latest = "100:100:".parse().expect("a snapshot");
+        let forgets = seed.is_multiple_of(2);
         Self {
             random: StdRng::seed_from_u64(seed),
             without,
+            forgets,
             now: Instant::now(),
             tick: 1,
             next_xid: 100,
@@ -85,8 +101,9 @@ impl World {
             snapshots: Vec::new(),
             published: BTreeSet::new(),
             carried: BTreeSet::new(),
+            blind: BTreeSet::new(),
             clocks: Clocks::new(1, 0),
-            state: State::new(Lsn(1_000), latest),
+            state: State::new(Lsn(1_000), latest, forgets && without != Without::Renewal),
             fills: Vec::new(),
             entries: Vec::new(),
             hits: 0,
@@ -113,6 +130,7 @@ impl World {
                 let (number, snapshot) = self.snapshots.remove(0);
                 self.shown(number, snapshot);
             }
+            7 => self.renew(),
             8 => self.fill_on_primary(table),
             9 => {
                 self.replayed = Lsn(self.replayed.0 + 10).min(self.log_end);
@@ -161,8 +179,16 @@ impl World {
         if let Some(at) = running.collect::<Vec<_>>().choose(&mut self.random) {
             self.log_end = Lsn(self.log_end.0 + 10);
             self.transactions[*at].end = Some(self.log_end);
-            self.logged.push(*at);
+            self.logged.push(Logged::Commit(*at));
         }
+    }
+
+    /// Publishes anew what is to be.
+    fn renew(&mut self) {
+        let stale: Vec<Oid> = self.state.stale().collect();
+        self.logged
+            .extend(stale.iter().map(|table| Logged::Renewal(*table)));
+        self.state.renewed(&stale);
     }
 
     fn show_one(&mut self) {
@@ -179,23 +205,38 @@ impl World {
         if self.published.insert(table) {
             self.state.publish(&[table]);
             if self.without == Without::Barrier {
-                let all = format!("{0}:{0}:", self.next_xid).parse().expect("a snapshot");
-                let number = self.state.ask();
-                self.shown(number, all);
+                for _ in 0..2 {
+                    let all = format!("{0}:{0}:", self.next_xid).parse().expect("a snapshot");
+                    let number = self.state.ask();
+                    self.shown(number, all);
+                    self.renew();
+                }
             }
         }
     }
 
     fn stream(&mut self) {
-        let Some(at) = self.logged.get(self.streamed) else {
+        let Some(logged) = self.logged.get(self.streamed) else {
             return;
         };
         self.streamed += 1;
-        let one = &self.transactions[*at];
+        let one = match logged {
+            Logged::Commit(at) => &self.transactions[*at],
+            Logged::Renewal(table) => {
+                self.blind.remove(table);
+                return;
+            }
+        };
+        // What it wrote of a table before that was published keeps the walsender from seeing all that follows there.
+        if self.forgets {
+            let missed = one.wrote.difference(&one.told);
+            self.blind
+                .extend(missed.filter(|table| self.published.contains(table)));
+        }
         let committed = Committed {
             xid: u32::try_from(one.xid).expect("small"),
             end: one.end.expect("logged"),
-            tables: one.told.iter().copied().collect(),
+            tables: one.told.difference(&self.blind).copied().collect(),
         };
         if !committed.tables.is_empty() {
             let mark = self
@@ -289,7 +330,7 @@ fn explore(without: Without, worlds: u64) -> (usize, Option<u64>) {
     let mut hits = 0;
     for seed in 0..worlds {
         let mut world = World::new(seed, without);
-        for _ in 0..400 {
+        for _ in 0..500 {
             if !world.step() {
                 return (hits, Some(seed));
             }
@@ -311,6 +352,7 @@ fn each_remedy_is_needed() {
     for without in [
         Without::Ledger,
         Without::Barrier,
+        Without::Renewal,
         Without::Fences,
         Without::Currency,
     ] {
@@ -324,7 +366,7 @@ fn snapshot(text: &str) -> Snapshot {
 }
 
 fn state() -> State<u8> {
-    State::new(Lsn(100), snapshot("50:50:"))
+    State::new(Lsn(100), snapshot("50:50:"), false)
 }
 
 #[test]
@@ -344,6 +386,24 @@ fn a_barrier_waits_for_all_that_ran_when_it_was_raised() {
     assert!(state.carried().eq([1]) && !state.wants_snapshot());
     state.publish(&[1]);
     assert!(!state.wants_snapshot(), "what is carried needs no barrier again");
+}
+
+#[test]
+fn what_is_to_be_published_anew_passes_a_second_barrier() {
+    let mut state = State::<u8>::new(Lsn(100), snapshot("50:50:"), true);
+    state.publish(&[1, 2]);
+    let number = state.ask();
+    assert_eq!(state.show(number, snapshot("50:50:")).carried, [0; 0]);
+    assert!(state.stale().eq([1, 2]) && !state.wants_snapshot());
+    state.withdraw(&[2]);
+    let early = state.ask();
+    state.renewed(&[1, 2, 3]);
+    assert_eq!(state.show(early, snapshot("60:60:")).carried, [0; 0]);
+    let number = state.ask();
+    assert_eq!(state.show(number, snapshot("60:61:60")).carried, [0; 0]);
+    let number = state.ask();
+    assert_eq!(state.show(number, snapshot("61:61:")).carried, [1]);
+    assert!(state.published().eq([1]) && state.stale().next().is_none());
 }
 
 #[test]
