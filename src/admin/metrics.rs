@@ -85,10 +85,10 @@ impl Metric<'_> {
         self.sample("_count", label.as_slice(), all);
     }
 
-    /// A sample of each kind.
-    fn tally<K: Kind>(&mut self, tally: &Tally<K>) {
+    /// A sample of each kind, told apart by this label.
+    fn tally<K: Kind>(&mut self, label: &'static str, tally: &Tally<K>) {
         for (kind, count) in tally.all() {
-            self.sample("", &[("reason", kind.word())], count);
+            self.sample("", &[(label, kind.word())], count);
         }
     }
 }
@@ -361,10 +361,13 @@ fn costs(out: &mut Exposition, proxy: &Proxy) {
     let costs = &proxy.costs;
     let help = "Cacheable reads that were run for their client alone.";
     out.metric("pgladder_cache_bypasses_total", "counter", help)
-        .tally(&costs.bypasses);
+        .tally("reason", &costs.bypasses);
     let help = "Answers of cacheable reads that were not kept.";
     out.metric("pgladder_cache_not_kept_total", "counter", help)
-        .tally(&costs.not_kept);
+        .tally("reason", &costs.not_kept);
+    let help = "Hits that were read again on the primary and compared.";
+    out.metric("pgladder_cache_samples_total", "counter", help)
+        .tally("result", &costs.samples);
     let help = "For how long answers from the cache had missed a write; 0 for those that missed none.";
     out.metric("pgladder_cache_staleness_seconds", "histogram", help)
         .durations(&costs.staleness, None);

@@ -231,8 +231,11 @@ fn stats(proxy: &Proxy) -> Vec<Row> {
     let not_kept = not_kept
         .all()
         .map(|(why, count)| (format!("not kept: {}", why.word()), count));
+    let samples = proxy.costs.samples.all();
+    let samples = samples.map(|(result, count)| (format!("sample: {}", result.word()), count));
     let costs = bypasses
         .chain(not_kept)
+        .chain(samples)
         .map(|(name, count)| vec![text(name), text(count)]);
     let units = [
         ("replica_units", ServedBy::Replica),

@@ -41,6 +41,8 @@ pub struct CacheConfig {
     pub min_cost_ms: u64,
     /// Entries that are renewed in the background at a time.
     pub refreshes_max: usize,
+    /// Each hit of so many is read again on the primary and compared; 0: none.
+    pub sample_every: u64,
     /// Exceptions, the first that matches counts.
     pub rules: Vec<CacheRule>,
 }
@@ -57,6 +59,7 @@ impl Default for CacheConfig {
             doorkeeper: false,
             min_cost_ms: 0,
             refreshes_max: 4,
+            sample_every: 0,
             rules: Vec::new(),
         }
     }
@@ -82,6 +85,7 @@ impl CacheConfig {
         section.read("doorkeeper", &mut self.doorkeeper, &Switch);
         section.read("min_cost_ms", &mut self.min_cost_ms, &Whole(0..=3_600_000));
         section.read("refreshes_max", &mut self.refreshes_max, &Whole(0..=10_000));
+        section.read("sample_every", &mut self.sample_every, &Whole(0..=1_000_000_000));
         self.rules = section.list("rule", cache_rule::read);
     }
 }

@@ -65,6 +65,7 @@ const ALL: &[Kept] = kept! {
     AtRestart "cache.doorkeeper" = cache.doorkeeper;
     AtReload "cache.min_cost_ms" = cache.min_cost_ms;
     AtReload "cache.refreshes_max" = cache.refreshes_max;
+    AtReload "cache.sample_every" = cache.sample_every;
     AtReload "cache.rule" = cache.rules;
     AtReload "freshness.level" = freshness.level;
     AtRestart "stream.enabled" = stream.enabled;

@@ -297,6 +297,7 @@ pub(super) fn session(config: &Config) -> SessionSettings {
             min_cost: Duration::from_millis(cache.min_cost_ms),
             entry_bytes_max: saturated(cache.entry_bytes_max),
             refreshes_max: cache.refreshes_max,
+            sample_every: cache.sample_every,
         },
         rules: Arc::new(rules(config)),
     }

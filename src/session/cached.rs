@@ -76,6 +76,9 @@ impl Session {
                 self.proxy.costs.staleness.add(self.id, stale.unwrap_or_default());
                 let reason = stale.map_or(Reason::Hit, |_| Reason::StaleHit);
                 self.refresh((&entry, now), work, wanted, &reason);
+                if stale.is_none() {
+                    self.sample(&entry, wanted);
+                }
                 self.serve_entry((&entry, now), work, wanted, reason);
                 Found::Served
             }

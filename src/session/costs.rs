@@ -50,6 +50,24 @@ kinds! {
     }
 }
 
+kinds! {
+    /// What became of reading a hit again on the primary.
+    pub enum Sampled {
+        /// The same answer.
+        Same = "same",
+        /// Another one, which a write explains.
+        Written = "written",
+        /// Another one, of tables that the stream does not carry: they may have been written past the proxy.
+        Unknown = "unknown",
+        /// Another one, which nothing explains: the cache lied.
+        Wrong = "wrong",
+        /// The primary could not be asked.
+        Failed = "failed",
+        /// Not begun, because others ran.
+        Dropped = "dropped",
+    }
+}
+
 /// Since the start.
 #[derive(Debug)]
 pub struct Costs {
@@ -58,6 +76,8 @@ pub struct Costs {
     pub bypasses: Tally<Bypass>,
     /// Answers that were not kept.
     pub not_kept: Tally<NotKept>,
+    /// Hits that were read again on the primary.
+    pub samples: Tally<Sampled>,
     /// Of answers from the cache: for how long they had missed a write, which their level allowed.
     pub staleness: Histogram,
 }
@@ -68,6 +88,7 @@ impl Default for Costs {
             waits: Wait::ALL.iter().map(|_| Histogram::new(&LATENCIES_US)).collect(),
             bypasses: Tally::default(),
             not_kept: Tally::default(),
+            samples: Tally::default(),
             staleness: Histogram::new(&AGES_US),
         }
     }

@@ -22,6 +22,7 @@ use super::login::Base;
 use super::reasons::Reasons;
 use super::refresh::Refreshes;
 use super::registry::Registry;
+use super::sample::Samples;
 use super::unit;
 use crate::cache::doorkeeper::Doorkeeper;
 use crate::cache::flight::Flights;
@@ -72,6 +73,8 @@ pub struct CacheSettings {
     pub entry_bytes_max: usize,
     /// Entries that are renewed in the background at a time.
     pub refreshes_max: usize,
+    /// Each hit of so many is compared with the primary; 0: none.
+    pub sample_every: u64,
 }
 
 /// What happened, since the start.
@@ -123,6 +126,8 @@ pub struct Proxy {
     pub flights: Flights,
     /// Entries that are being renewed.
     pub refreshes: Refreshes,
+    /// Entries that are being compared.
+    pub samples: Samples,
     /// Admission at the second miss, where it is on.
     pub doorkeeper: Option<Doorkeeper>,
     /// Cancel keys.
@@ -190,6 +195,7 @@ impl Proxy {
             store: parts.store,
             flights: Flights::default(),
             refreshes: Refreshes::default(),
+            samples: Samples::default(),
             doorkeeper: parts.doorkeeper,
             cancels: Arc::default(),
             settings: ArcSwap::from_pointee(parts.settings),

@@ -8,27 +8,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
-
-use super::acquire::{Place, Refusal, ask_admitted, bring_to, candidate};
+use super::acquire::{Refusal, ask_admitted, candidate};
 use super::cached::Filling;
-use super::deliver::put_request;
-use super::exchange::Capture;
-use super::held::{Held, ServerLost};
+use super::held::Held;
 use super::last::Reason;
-use super::login::Base;
 use super::perform::{Cacheable, Work};
 use super::proxy::{Counters, Proxy};
+use super::rerun::Rerun;
 use super::run::Session;
-use super::settings::Values;
 use crate::cache::entry::Entry;
 use crate::cache::flight::Seat;
-use crate::cache::key::Key;
 use crate::catalog::verdict::Oid;
-use crate::freshness::database::{Begun, Database};
+use crate::freshness::database::Begun;
 use crate::freshness::level::Level;
-use crate::protocol::frame::HEADER_BYTES;
-use crate::protocol::scanner::Step;
 use crate::route::Route;
 
 /// An entry is renewed for a write only when it is so many times as old as its answer took: one that is written all the time costs
@@ -61,19 +53,11 @@ impl Refreshes {
     }
 }
 
-/// All that a refresh needs of the session that began it.
+/// An entry that is renewed.
 struct Refresh {
-    proxy: Arc<Proxy>,
-    database: Arc<Database>,
-    place: Place,
-    base: Arc<Base>,
-    wanted: Arc<Values>,
-    session: u64,
-    key: Key,
+    rerun: Rerun,
     ttl: Duration,
     min_cost: Duration,
-    entry_bytes_max: usize,
-    entry: Arc<Entry>,
     may_use_replicas: bool,
 }
 
@@ -102,17 +86,9 @@ impl Session {
             return;
         };
         let refresh = Refresh {
-            proxy: Arc::clone(&self.proxy),
-            database: Arc::clone(&self.database),
-            place: self.place.clone(),
-            base: Arc::clone(&self.base),
-            wanted: Arc::clone(&self.wanted),
-            session: self.id,
-            key: wanted.key.clone(),
+            rerun: self.rerun(entry, wanted),
             ttl: wanted.ttl,
             min_cost: self.policy.cache.min_cost,
-            entry_bytes_max: self.policy.cache.entry_bytes_max,
-            entry: Arc::clone(entry),
             may_use_replicas: matches!(self.route(work), Route::Replica(_)),
         };
         let stop = self.proxy.stop.clone();
@@ -125,23 +101,29 @@ impl Session {
 
 impl Refresh {
     async fn run(self) {
-        let tables: Vec<Oid> = self.entry.note.tables().collect();
-        let begun = self.database.begin(&tables);
-        let entry = Arc::clone(&self.entry);
+        let Rerun {
+            proxy,
+            database,
+            key,
+            entry,
+            ..
+        } = &self.rerun;
+        let tables: Vec<Oid> = entry.note.tables().collect();
+        let begun = database.begin(&tables);
         // Somebody who has missed it fills it already.
-        if let Seat::Lead(permit) = self.proxy.flights.seat(&self.key, &begun.note, &begun.note)
-            && self.key.request().generation == self.database.generation()
+        if let Seat::Lead(permit) = proxy.flights.seat(key, &begun.note, &begun.note)
+            && key.request().generation == database.generation()
         {
             let filling = Filling {
-                key: self.key.clone(),
+                key: key.clone(),
                 ttl: self.ttl,
                 min_cost: self.min_cost,
                 permit,
-                database: Arc::clone(&self.database),
+                database: Arc::clone(database),
                 begun,
             };
             match self.fill(filling).await {
-                Ok(true) => Counters::count(&self.proxy.counters.refreshed),
+                Ok(true) => Counters::count(&proxy.counters.refreshed),
                 Ok(false) => {}
                 Err(refusal) => tracing::debug!(?refusal, "a refresh failed"),
             }
@@ -152,72 +134,22 @@ impl Refresh {
 
     async fn fill(&self, filling: Filling) -> Result<bool, Refusal> {
         let mut held = self.connection(&filling.begun).await?;
-        bring_to(&mut held, self.session, &self.wanted, &self.base.facts).await?;
+        self.rerun.prepare(&mut held).await?;
         let asked_at = Instant::now();
-        put_request(&mut held, &self.key.request());
-        let captured = held.capture(self.entry_bytes_max).await;
-        let answered = captured.map_err(|lost| Refusal::lost(&lost))?;
-        Ok(filling.finish(&self.proxy, &held.address, answered, asked_at))
+        let answered = self.rerun.run_on(&mut held).await?;
+        Ok(filling.finish(&self.rerun.proxy, &held.address, answered, asked_at))
     }
 
     /// Where a reader at `fresh` would ask.
     async fn connection(&self, begun: &Begun) -> Result<Box<Held>, Refusal> {
+        let Rerun { proxy, place, .. } = &self.rerun;
         if self.may_use_replicas
-            && let Ok(node) = candidate(&self.proxy, begun)
-            && let Ok(held) = self.place.lease(&self.proxy, node, true).await
-            && let Ok(held) = ask_admitted(held, &self.proxy, begun).await
+            && let Ok(node) = candidate(proxy, begun)
+            && let Ok(held) = place.lease(proxy, node, true).await
+            && let Ok(held) = ask_admitted(held, proxy, begun).await
         {
             return Ok(held);
         }
-        self.place.primary(&self.proxy).await
-    }
-}
-
-impl Held {
-    /// Writes what stands in the output, and returns the answer's messages; else the ErrorResponse, or nothing where they are not to
-    /// be kept.
-    async fn capture(&mut self, bytes_max: usize) -> Result<Result<BytesMut, Option<Bytes>>, ServerLost> {
-        self.lease.dirty = true;
-        let (mut capture, mut error) = (Capture::new(bytes_max), None);
-        loop {
-            if self.capture_all(&mut capture, &mut error)? {
-                return Ok(capture.answer().ok_or(error));
-            }
-            self.turn(None).await?;
-        }
-    }
-
-    /// Takes all whole steps of the server's input; true at ReadyForQuery.
-    fn capture_all(&mut self, capture: &mut Capture, error: &mut Option<Bytes>) -> Result<bool, ServerLost> {
-        let (mut at, mut over) = (0, false);
-        while !over {
-            match self.step(at)? {
-                Step::Incomplete => break,
-                Step::Rows { end, tag, .. } => {
-                    capture.take(tag, &self.lease.input[at..end]);
-                    at = end;
-                }
-                Step::Message(frame) => {
-                    let whole = frame.bytes(&self.lease.input);
-                    capture.take(frame.tag, whole);
-                    match frame.tag {
-                        b'E' => *error = Some(Bytes::copy_from_slice(whole)),
-                        b'S' => {
-                            let body = whole[HEADER_BYTES..].to_vec();
-                            self.note_parameter(&body);
-                        }
-                        b'Z' => {
-                            let status = whole.get(HEADER_BYTES).copied();
-                            self.note_status(status.as_slice())?;
-                            over = true;
-                        }
-                        _ => {}
-                    }
-                    at = frame.end();
-                }
-            }
-        }
-        self.consume(at);
-        Ok(over)
+        place.primary(proxy).await
     }
 }

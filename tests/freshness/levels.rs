@@ -2,14 +2,13 @@
 //!
 //! Each level has its own client, and all read the same text, so that an answer is the same entry for all of them.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use pgladder::config::Config;
 use tokio::task::JoinSet;
 
 use crate::client::Client;
-use crate::setup::{Setup, eventually};
+use crate::setup::{Setup, eventually, stats};
 
 const SUM: &str = "SELECT sum(n) FROM t";
 const PLAIN: &str = "SELECT n FROM t WHERE id = 1";
@@ -27,18 +26,6 @@ async fn at(setup: &Setup, level: &str) -> Client {
     let mut client = setup.proxy.client().await;
     client.run(&format!("SET pgladder.freshness = '{level}'")).await;
     client
-}
-
-/// The numbers of SHOW STATS.
-async fn stats(setup: &Setup) -> HashMap<String, u64> {
-    let mut console = setup.proxy.client_of("postgres", "pgladder").await;
-    let answer = console.query("SHOW STATS").await.expect("the console");
-    let text = |value: &Option<bytes::Bytes>| {
-        String::from_utf8_lossy(value.as_deref().unwrap_or_default()).into_owned()
-    };
-    let rows = answer.rows.iter();
-    rows.map(|row| (text(&row[0]), text(&row[1]).parse().expect("a number")))
-        .collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -185,7 +172,7 @@ async fn one_probe_serves_all_strict_readers_that_came_before_it() {
     const READS: u64 = 50;
     let setup = Setup::start(1).await;
     setup.prepare(TABLE, PLAIN).await;
-    let before = stats(&setup).await;
+    let before = stats(&setup.proxy).await;
     let mut reading = JoinSet::new();
     for _ in 0..READERS {
         let mut strict = at(&setup, "strict").await;
@@ -198,7 +185,7 @@ async fn one_probe_serves_all_strict_readers_that_came_before_it() {
     while let Some(reader) = reading.join_next().await {
         reader.expect("it reads to the end");
     }
-    let after = stats(&setup).await;
+    let after = stats(&setup.proxy).await;
     let since = |name: &str| after[name] - before[name];
     assert_eq!(since("read_index"), READERS * READS);
     let probes = since("probes");
@@ -252,7 +239,7 @@ async fn an_outdated_answer_is_renewed_behind_its_readers() {
         let truth = format!("SET TimeZone = 'Asia/Tokyo'; {}", sql.replace("$1", "0"));
         assert_eq!(after, setup.direct_value(0, &truth).await);
     }
-    assert!(stats(&setup).await["refreshed"] >= 3);
+    assert!(stats(&setup.proxy).await["refreshed"] >= 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -267,7 +254,7 @@ async fn only_so_many_are_renewed_at_a_time() {
     writer.run("UPDATE t SET n = 1").await;
     eventually("one is dropped", async || {
         assert_eq!(reader.value(SUM).await, "0");
-        let stats = stats(&setup).await;
+        let stats = stats(&setup.proxy).await;
         assert_eq!(stats["refreshed"], 0);
         if stats["refreshes_dropped"] > 0 {
             Ok(())
@@ -290,7 +277,7 @@ async fn an_entry_that_is_asked_for_is_renewed_before_its_time_is_over() {
     }
     eventually("it is renewed", async || {
         assert_eq!(reader.value(SUM).await, "0");
-        let stats = stats(&setup).await;
+        let stats = stats(&setup.proxy).await;
         if stats["refreshed"] > 1 {
             Ok(())
         } else {

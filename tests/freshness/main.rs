@@ -11,6 +11,7 @@ mod levels;
 mod life_of_a_fill;
 mod life_of_a_write;
 mod refusing_replicas;
+mod sampled;
 mod setup;
 mod stream;
 mod stream_bounds;

@@ -3,6 +3,7 @@
 //! Used by all files here. A setup ends its servers when it is dropped, also in a panic; its proxy when its token is. Waiting is
 //! for a condition, asked for again and again, and fails at a deadline with what was seen last.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use pgladder::config::{AuthConfig, AuthMethod, Config, Endpoint, ListenConfig, NodeConfig, StreamUse};
@@ -265,4 +266,16 @@ impl Client {
         })
         .await
     }
+}
+
+/// The numbers of SHOW STATS.
+pub async fn stats(proxy: &Proxy) -> HashMap<String, u64> {
+    let mut console = proxy.client_of("postgres", "pgladder").await;
+    let answer = console.query("SHOW STATS").await.expect("the console");
+    let text = |value: &Option<bytes::Bytes>| {
+        String::from_utf8_lossy(value.as_deref().unwrap_or_default()).into_owned()
+    };
+    let rows = answer.rows.iter();
+    rows.map(|row| (text(&row[0]), text(&row[1]).parse().expect("a number")))
+        .collect()
 }

@@ -56,6 +56,8 @@ impl fmt::Display for Served {
 /// All that a run has seen.
 #[derive(Debug, Default)]
 pub struct Report {
+    /// What the proxy's own sampler found, by result.
+    pub samples: BTreeMap<String, u64>,
     pub reads: BTreeMap<ReadPath, Served>,
     /// All that were to be taken stand here.
     pub writes: BTreeMap<WritePath, u64>,
@@ -115,6 +117,9 @@ impl fmt::Display for Report {
         }
         for (what, count) in &self.disturbances {
             writeln!(f, "  {what:<18} {count:>3}")?;
+        }
+        for (result, count) in &self.samples {
+            writeln!(f, "  sample {result:<11} {count:>6}")?;
         }
         for wrong in &self.wrong {
             writeln!(f, "  WRONG {wrong}")?;

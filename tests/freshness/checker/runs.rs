@@ -20,7 +20,7 @@ use super::progress::Progress;
 use super::report::Report;
 use super::session::{Load, Run, Session};
 use super::writes::WritePath;
-use crate::setup::{Proxy, addresses, servers};
+use crate::setup::{Proxy, addresses, servers, stats};
 
 /// Families of counters: the more there are, the longer an answer stays good.
 const FAMILIES: usize = 3;
@@ -37,6 +37,9 @@ fn number(variable: &str) -> Option<u64> {
             .unwrap_or_else(|_| panic!("{variable} is a number, not {value}")),
     )
 }
+
+/// Hits of so many, one is read again on the primary.
+const SAMPLE_EVERY: u64 = 50;
 
 /// What a run is made of.
 struct Plan {
@@ -58,6 +61,7 @@ async fn check(plan: Plan) -> Report {
     let cluster = servers(2, &[("max_prepared_transactions", "64")]).await;
     let proxy = Proxy::start(addresses(&cluster), guards, |config| {
         config.stream.enabled = stream;
+        config.cache.sample_every = SAMPLE_EVERY;
     })
     .await;
     let mut client = proxy.client().await;
@@ -83,6 +87,10 @@ async fn check(plan: Plan) -> Report {
         report: Mutex::new(report),
     });
     work(&run, &cluster, seed).await;
+    let samples = stats(&proxy).await.into_iter();
+    let samples =
+        samples.filter_map(|(name, count)| Some((name.strip_prefix("sample: ")?.to_owned(), count)));
+    run.report.lock().samples = samples.collect();
     proxy.end().await;
     std::mem::take(&mut *run.report.lock())
 }
@@ -137,6 +145,8 @@ async fn nothing_goes_wrong(stream: StreamUse) {
     let served = report.served();
     assert!(report.wrong.is_empty(), "seed {seed}: {:?}", report.wrong);
     assert_eq!(report.not_taken(), Vec::<String>::new(), "seed {seed}");
+    assert_eq!(report.samples["wrong"], 0, "seed {seed}: the sampler's word");
+    assert!(report.samples["same"] > 0, "seed {seed}: {:?}", report.samples);
     assert!(served.cache_share() >= SHARE_MIN, "seed {seed}: {served}");
     assert!(served.replica_share() >= SHARE_MIN, "seed {seed}: {served}");
 }
