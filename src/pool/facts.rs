@@ -26,6 +26,13 @@ pub const ANSWER_SETTINGS: [&str; 16] = [
     "row_security",
 ];
 
+/// Limits that the proxy keeps itself while no server connection does.
+pub const TIMEOUTS: [&str; 3] = [
+    "statement_timeout",
+    "idle_in_transaction_session_timeout",
+    "idle_session_timeout",
+];
+
 /// The effective defaults of a fresh connection, with what the role and the database configure.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LoginFacts {
@@ -47,6 +54,8 @@ pub struct LoginFacts {
     pub server_version_num: u32,
     /// Each of [`ANSWER_SETTINGS`] that this server has, with its value.
     pub settings: BTreeMap<Box<str>, Box<str>>,
+    /// Each of [`TIMEOUTS`] that this server has, as it shows it.
+    pub timeouts: BTreeMap<Box<str>, Box<str>>,
 }
 
 /// The query; its rows are a name and the hex of a value, or NULL.
@@ -75,6 +84,7 @@ pub(crate) fn query(with_identifier: bool) -> String {
     let named = defaults
         .iter()
         .map(|name| ("!", *name))
+        .chain(TIMEOUTS.iter().map(|name| ("?", *name)))
         .chain(ANSWER_SETTINGS.iter().map(|name| ("", *name)));
     rows.extend(
         named.map(|(mark, name)| format!("('{mark}{name}', pg_catalog.current_setting('{name}', true))")),
@@ -115,9 +125,14 @@ impl LoginFacts {
                     .map(|id: i64| self.system_identifier = Some(id.cast_unsigned()))
                     .is_ok();
             }
-            setting => {
-                self.settings.insert(setting.into(), value.into());
-            }
+            setting => match setting.strip_prefix('?') {
+                Some(timeout) => {
+                    self.timeouts.insert(timeout.into(), value.into());
+                }
+                None => {
+                    self.settings.insert(setting.into(), value.into());
+                }
+            },
         }
         true
     }
@@ -188,12 +203,14 @@ mod tests {
         assert!(facts.take(b"!session_user", Some(b"616e6e")));
         assert!(facts.take(b"!system_identifier", Some(b"2d31")));
         assert!(facts.take(b"DateStyle", Some(b"49534f")));
+        assert!(facts.take(b"?statement_timeout", Some(b"3573")));
         assert!(facts.take(b"lc_time", None));
         assert!(!facts.take(b"!server_version_num", Some(b"6e6f")));
         assert!(!facts.take(b"DateStyle", Some(b"4")));
         assert_eq!(&*facts.session_user, "ann");
         assert_eq!(facts.system_identifier, Some(u64::MAX));
         assert_eq!(facts.settings.len(), 1);
+        assert_eq!(facts.timeouts["statement_timeout"].as_ref(), "5s");
         assert!(!facts.is_complete());
     }
 }

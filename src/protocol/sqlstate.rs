@@ -57,6 +57,8 @@ pub const ADMIN_SHUTDOWN: &str = "57P01";
 pub const CRASH_SHUTDOWN: &str = "57P02";
 /// `cannot_connect_now`.
 pub const CANNOT_CONNECT_NOW: &str = "57P03";
+/// `idle_session_timeout`.
+pub const IDLE_SESSION_TIMEOUT: &str = "57P05";
 /// `config_file_error`.
 pub const CONFIG_FILE_ERROR: &str = "F0000";
 /// `internal_error`.

@@ -48,9 +48,11 @@ pub struct Derived {
     pub odd_strings: bool,
     /// Texts arrive in UTF-8.
     pub utf8: bool,
-    /// `idle_in_transaction_session_timeout`, where the session has set one: kept by the proxy while no server has the block.
+    /// `idle_in_transaction_session_timeout`: kept by the proxy while no server has the block.
     pub idle_in_block_max: Option<Duration>,
-    /// `statement_timeout`, where the session has set one: kept by the proxy while no server has the statement.
+    /// `idle_session_timeout`: kept by the proxy while the session has no server connection.
+    pub idle_max: Option<Duration>,
+    /// `statement_timeout`: kept by the proxy while no server has the statement.
     pub statement_max: Option<Duration>,
 }
 
@@ -81,6 +83,10 @@ impl Derived {
         let isolation = settings
             .in_force("default_transaction_isolation")
             .unwrap_or(&facts.default_transaction_isolation);
+        let limit = |name: &str| {
+            let fact = || facts.timeouts.get(name).map(|value| &**value);
+            settings.in_force(name).or_else(fact).and_then(duration)
+        };
         Self {
             identity: identity.encode(),
             path: Path::parse(path_setting, role).schemas.join("\0").into(),
@@ -88,10 +94,9 @@ impl Derived {
             read_committed: matches!(isolation, "read committed" | "read uncommitted"),
             odd_strings: value("standard_conforming_strings") == "off",
             utf8: matches!(value("client_encoding"), "UTF8" | "SQL_ASCII"),
-            idle_in_block_max: settings
-                .in_force("idle_in_transaction_session_timeout")
-                .and_then(duration),
-            statement_max: settings.in_force("statement_timeout").and_then(duration),
+            idle_in_block_max: limit("idle_in_transaction_session_timeout"),
+            idle_max: limit("idle_session_timeout"),
+            statement_max: limit("statement_timeout"),
         }
     }
 
@@ -143,6 +148,7 @@ mod tests {
         ] {
             facts.settings.insert(name.into(), value.into());
         }
+        facts.timeouts.insert("statement_timeout".into(), "7s".into());
         facts
     }
 
@@ -193,6 +199,8 @@ mod tests {
         assert_eq!(duration("5 parsecs"), None);
         let session = derived(&[("idle_in_transaction_session_timeout", "2s")]);
         assert_eq!(session.idle_in_block_max, Some(Duration::from_secs(2)));
+        assert_eq!(session.statement_max, Some(Duration::from_secs(7)), "the role's");
+        assert_eq!(derived(&[("statement_timeout", "0")]).statement_max, None);
     }
 
     #[test]

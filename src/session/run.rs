@@ -329,8 +329,15 @@ impl Session {
         if self.held.as_deref().is_some_and(has_message) {
             return self.hear_server();
         }
-        let in_block = self.block != Block::None && self.held.is_none();
-        let woken = match self.derived.idle_in_block_max.filter(|_| in_block) {
+        // Who has a server connection is watched by the server.
+        let (idle_max, code, kind) = if self.block == Block::None {
+            let code = sqlstate::IDLE_SESSION_TIMEOUT;
+            (self.derived.idle_max, code, "idle-session")
+        } else {
+            let code = sqlstate::IDLE_IN_TRANSACTION_TIMEOUT;
+            (self.derived.idle_in_block_max, code, "idle-in-transaction")
+        };
+        let woken = match idle_max.filter(|_| self.held.is_none()) {
             Some(idle_max) => tokio::time::timeout(idle_max, self.woken()).await,
             None => Ok(self.woken().await),
         };
@@ -339,10 +346,7 @@ impl Session {
             Ok(Woken::Client | Woken::Server(Ok(_))) => Ok(()),
             Ok(Woken::Server(Err(lost))) => Err(self.fatal(sqlstate::ADMIN_SHUTDOWN, lost.to_string())),
             Ok(Woken::Stopped) => Err(self.farewell()),
-            Err(_) => Err(self.fatal(
-                sqlstate::IDLE_IN_TRANSACTION_TIMEOUT,
-                "terminating connection due to idle-in-transaction timeout",
-            )),
+            Err(_) => Err(self.fatal(code, format!("terminating connection due to {kind} timeout"))),
         }
     }
 

@@ -273,3 +273,36 @@ async fn a_cancel_request_that_comes_while_a_block_is_opened_fails_its_first_sta
     assert_eq!(simple(&client, "SELECT 1").await.len(), 1);
     running.shut_down().await;
 }
+
+#[tokio::test]
+async fn a_roles_own_limits_hold_where_no_server_keeps_them() {
+    let running = Running::start_with(0, |config| config.pool.size = 1).await;
+    let direct = watcher(&running).await;
+    let version = column(&direct, "SHOW server_version_num", "server_version_num").await;
+    let knows_idle_sessions = version[0].as_deref() >= Some("140000");
+    let sql = "CREATE ROLE hasty LOGIN PASSWORD 'secret'; GRANT SELECT, UPDATE ON deals TO hasty; \
+               ALTER ROLE hasty SET statement_timeout = '300ms'";
+    direct.batch_execute(sql).await.expect("a role");
+    if knows_idle_sessions {
+        let sql = "ALTER ROLE hasty SET idle_session_timeout = '1s'";
+        direct.batch_execute(sql).await.expect("it is set");
+    }
+    let connect = async || running.try_connect("hasty", "postgres").await.expect("a session");
+    let (holder, waiter) = (connect().await, connect().await);
+    let hold = "BEGIN; SELECT 1 FROM deals WHERE id = 1 FOR KEY SHARE";
+    holder.batch_execute(hold).await.expect("it holds the connection");
+    let waited = timeout(
+        PATIENCE,
+        waiter.simple_query("SELECT price FROM deals WHERE id = 2"),
+    )
+    .await;
+    let error = waited.expect("in time").expect_err("its time was over");
+    assert_eq!(error.code(), Some(&SqlState::QUERY_CANCELED));
+    holder.batch_execute("COMMIT").await.expect("it ends");
+    if knows_idle_sessions {
+        for client in [&holder, &waiter] {
+            eventually("it is ended", async || client.is_closed(), |closed| *closed).await;
+        }
+    }
+    running.shut_down().await;
+}
