@@ -12,7 +12,6 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::client::WebPkiServerVerifier;
-use tokio_rustls::rustls::client::danger::ServerCertVerifier;
 use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
@@ -20,7 +19,7 @@ use tokio_rustls::rustls::{self, ClientConfig, RootCertStore};
 
 use crate::cluster::ControlTls;
 use crate::pool::scram::Binding;
-use crate::pool::verifier::{Lenient, Trust};
+use crate::pool::verifier::{Roots, Trust, Verifier};
 use crate::protocol::end_point;
 
 /// When TLS is used to a server, and what it must prove.
@@ -107,15 +106,16 @@ impl ServerTls {
             });
         }
         let provider = Arc::new(ring::default_provider());
-        let verifier: Arc<dyn ServerCertVerifier> = match mode {
-            TlsMode::VerifyFull => webpki(&provider, roots)?,
-            TlsMode::VerifyCa => Arc::new(Lenient::new(Trust::AnyName(webpki(&provider, roots)?), &provider)),
-            _ => Arc::new(Lenient::new(Trust::AnyCertificate, &provider)),
+        let trust = match mode {
+            TlsMode::VerifyFull => Trust::HostName(read_roots(&provider, roots)?),
+            TlsMode::VerifyCa => Trust::AnyName(read_roots(&provider, roots)?),
+            _ => Trust::AnyCertificate,
         };
+        let verifier = Verifier::new(trust, &provider);
         let config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
             .dangerous()
-            .with_custom_certificate_verifier(verifier)
+            .with_custom_certificate_verifier(Arc::new(verifier))
             .with_no_client_auth();
         Ok(Self {
             mode,
@@ -149,10 +149,7 @@ impl ServerTls {
     }
 }
 
-fn webpki(
-    provider: &Arc<CryptoProvider>,
-    roots: Option<PathBuf>,
-) -> Result<Arc<WebPkiServerVerifier>, TlsError> {
+fn read_roots(provider: &Arc<CryptoProvider>, roots: Option<PathBuf>) -> Result<Roots, TlsError> {
     let path = roots.as_ref().map_or_else(
         || "the system's store".to_owned(),
         |path| path.display().to_string(),
@@ -161,14 +158,15 @@ fn webpki(
         path: path.clone(),
         reason,
     };
-    let mut store = RootCertStore::empty();
+    let (mut store, mut certificates) = (RootCertStore::empty(), Vec::new());
     if let Some(file) = roots {
         let read = CertificateDer::pem_file_iter(file).map_err(|error| failed(error.to_string()))?;
         for certificate in read {
             let certificate = certificate.map_err(|error| failed(error.to_string()))?;
             store
-                .add(certificate)
+                .add(certificate.clone())
                 .map_err(|error| failed(error.to_string()))?;
+            certificates.push(certificate);
         }
     } else {
         store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
@@ -176,9 +174,13 @@ fn webpki(
     if store.is_empty() {
         return Err(failed("no certificate is in it".to_owned()));
     }
-    WebPkiServerVerifier::builder_with_provider(Arc::new(store), Arc::clone(provider))
+    let signers = WebPkiServerVerifier::builder_with_provider(Arc::new(store), Arc::clone(provider))
         .build()
-        .map_err(|error| failed(error.to_string()))
+        .map_err(|error| failed(error.to_string()))?;
+    Ok(Roots {
+        signers,
+        certificates,
+    })
 }
 
 /// The tls-server-end-point binding of an established stream (RFC 5929, section 4.1).

@@ -291,12 +291,12 @@ async fn a_roles_own_limits_hold_where_no_server_keeps_them() {
     let (holder, waiter) = (connect().await, connect().await);
     let hold = "BEGIN; SELECT 1 FROM deals WHERE id = 1 FOR KEY SHARE";
     holder.batch_execute(hold).await.expect("it holds the connection");
-    let waited = timeout(
+    let refused = timeout(
         PATIENCE,
         waiter.simple_query("SELECT price FROM deals WHERE id = 2"),
     )
     .await;
-    let error = waited.expect("in time").expect_err("its time was over");
+    let error = refused.expect("in time").expect_err("its time was over");
     assert_eq!(error.code(), Some(&SqlState::QUERY_CANCELED));
     holder.batch_execute("COMMIT").await.expect("it ends");
     if knows_idle_sessions {
