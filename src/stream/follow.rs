@@ -235,7 +235,8 @@ impl Follower {
         let (settings, database) = (&self.settings, &*self.database.name);
         let replicas = i64::try_from(settings.nodes.len().saturating_sub(1)).unwrap_or(i64::MAX);
         let number = steward.permit(publication, replicas).await?;
-        steward.prepare(publication).await?;
+        let version = steward.prepare(publication).await?;
+        let is_own = matches!(**publication, Publication::Own(_));
         let address = settings.nodes.get(&primary.0).ok_or(WhyNot::NoPrimary)?;
         let (mut wire, facts) = Wire::open(&settings.walsenders, address, database).await?;
         let is_of = |known: Option<u64>| known.is_none_or(|known| facts.system_identifier == Some(known));
@@ -261,7 +262,8 @@ impl Follower {
             slot,
             primary: *primary,
             wire,
-            renews: matches!(**publication, Publication::Own(_)) && forgets_late(facts.server_version_num),
+            version: (!is_own).then_some(version),
+            renews: is_own && forgets_late(facts.server_version_num),
         };
         running.insert(Running::new(begun, point, latest)).drive().await
     }

@@ -80,6 +80,8 @@ pub(super) struct Begun {
     pub slot: String,
     pub primary: (NodeId, u64),
     pub wire: Wire,
+    /// The publication of the configuration as it was when the slot was made; `None`: it is the proxy's own to alter.
+    pub version: Option<i64>,
     /// What is published has to be published anew once it has passed its barrier.
     pub renews: bool,
 }
@@ -400,6 +402,10 @@ impl Running {
 
     /// Before the server forgets a table, so do we.
     fn follow_plan(&mut self, mut plan: Plan) -> Result<(), WhyNot> {
+        if self.begun.version.is_some_and(|version| version != plan.version) {
+            // A table may have been out of it for a moment, or be one that the walsender goes on to pass over.
+            return Err(WhyNot::Altered);
+        }
         let mut gone: Vec<Oid> = self.state.published().collect();
         gone.retain(|table| !plan.carried.contains_key(table));
         if !gone.is_empty() {

@@ -407,4 +407,56 @@ async fn a_publication_of_the_configuration_is_used_as_it_is() {
     until_shown(&mut console, NOT_CARRIED, "public.other (not in the publication)").await;
     setup.direct("UPDATE t SET n = 5").await;
     until_read(&mut reader, SUM, "5").await;
+    // Whoever keeps it may take a table out for a moment, which nobody sees who only looks from time to time.
+    until_carried(&setup, &mut reader, SUM).await;
+    let theirs = "ALTER PUBLICATION \"Their \"\"own\"\"\"";
+    setup
+        .direct(&format!(
+            "{theirs} DROP TABLE t; UPDATE t SET n = 6; {theirs} ADD TABLE t"
+        ))
+        .await;
+    until_read(&mut reader, SUM, "6").await;
+    until_shown(&mut console, BEGUN, "2").await;
+    until_carried(&setup, &mut reader, SUM).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_publication_of_the_configuration_filters_is_not_carried() {
+    let setup = Setup::start_with(0, &[], |config| {
+        with_stream(config);
+        config.stream.publication = Some("theirs".to_owned());
+    })
+    .await;
+    let version = setup.direct_value(0, "SHOW server_version_num").await;
+    if version.parse::<u32>().expect("a number") < 150_000 {
+        return; // It knows no filters.
+    }
+    let mut reader = setup.proxy.client().await;
+    for sql in [
+        "CREATE TABLE parted (id int PRIMARY KEY, n bigint) PARTITION BY RANGE (id)",
+        "CREATE TABLE parted_1 PARTITION OF parted FOR VALUES FROM (0) TO (10)",
+        "CREATE TABLE parted_2 PARTITION OF parted FOR VALUES FROM (10) TO (20)",
+        "CREATE TABLE plain (id int PRIMARY KEY)",
+        TABLE[0],
+        TABLE[1],
+        "CREATE PUBLICATION theirs FOR TABLE t, plain WHERE (id > 5), parted, parted_1 WHERE (id > 5)",
+    ] {
+        reader.run(sql).await;
+    }
+    until_carried(&setup, &mut reader, SUM).await;
+    let filtered = ["SELECT count(*) FROM parted", "SELECT count(*) FROM plain"];
+    for sql in filtered {
+        reader.until_served_by("cache", sql).await;
+    }
+    let mut console = setup.proxy.client_of("postgres", "pgladder").await;
+    let wanted = "public.parted (not in the publication), public.plain (not in the publication)";
+    until_shown(&mut console, NOT_CARRIED, wanted).await;
+    for sql in filtered {
+        reader.until_served_by("cache", sql).await;
+        assert_eq!(
+            kept_by(&mut console, sql).await.as_deref(),
+            Some("observed"),
+            "{sql}"
+        );
+    }
 }
