@@ -20,6 +20,7 @@ use super::streams::StreamSettings;
 use super::why_not::WhyNot;
 use super::wire::Wire;
 use crate::cluster::{Cluster, NodeId};
+use crate::freshness::coverage::Opened;
 use crate::freshness::database::Database;
 
 /// Pause after a stream that failed, doubled up to the second.
@@ -108,7 +109,11 @@ struct Start {
 impl Follower {
     /// Keeps a stream, until the token stops it.
     pub async fn follow(self, stop: CancellationToken) {
-        self.database.stream_open();
+        let cluster = self.cluster.clone();
+        self.database.stream_open(Opened {
+            bound: self.settings.limits.delay_max,
+            written_as_of: Box::new(move |at| cluster.written_as_of(at)),
+        });
         let (mut traces, mut pause, mut told) = (Traces::default(), RETRY_PAUSE, String::new());
         while !stop.is_cancelled() {
             let begun = self.board.status().begun;

@@ -269,10 +269,8 @@ impl Running {
         }
         if sample.number > self.sample {
             self.sample = sample.number;
-            let bound = self.begun.limits.delay_max;
             // Not only what was flushed: a commit that does not wait for that is acknowledged, too.
             self.state.polled(sample.sent_at, sample.written);
-            (self.begun.database).stream_polled(era, sample.sent_at, sample.written, bound);
             if sample.lsn < self.written {
                 // From one poll to the next nobody has flushed it, as happens where nobody commits: a probe sees to it.
                 self.begun.cluster.request_probe();
