@@ -1,8 +1,8 @@
 //! The control connection of a stream: what the server can do, what is published, snapshots, and what the slot holds.
 //!
-//! Used by `follow`, one question at a time. It changes nothing but its own publication, under a lock timeout, and never waits for a
-//! replica to confirm. Invariant: what it says about a table was read in one statement. A dropped question leaves a statement
-//! running at most until its timeout; the connection belongs to one stream and ends with it.
+//! Used by `follow` and `running`, one question at a time. It changes nothing but its own publication, under a lock timeout, and
+//! never waits for a replica to confirm. Invariant: what it says about a table was read in one statement. A dropped question leaves a
+//! statement running at most until its timeout; the connection belongs to one stream and ends with it.
 
 use tokio_postgres::Client;
 use tokio_postgres::types::PgLsn;

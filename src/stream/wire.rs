@@ -1,8 +1,8 @@
 //! The replication connection: a temporary slot, the stream of a publication, and the positions that are reported back.
 //!
-//! Owned by `follow`, one at a time. The slot is temporary: it ends with the connection, however that ends. Invariant: a position is
-//! told only once everything before it has been handed out. `read` is cancel safe; everything else is not, and whoever drops it
-//! drops the connection too.
+//! Opened by `follow`, owned by `running`, one at a time. The slot is temporary: it ends with the connection, however that ends.
+//! Invariant: a position is told only once everything before it has been handed out. `read` is cancel safe; everything else is
+//! not, and whoever drops it drops the connection too.
 
 use std::io;
 
