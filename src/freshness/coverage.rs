@@ -5,20 +5,36 @@
 //! of them could be missed. Without a stream the list is absent and costs one load.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::reach::Reach;
 use crate::catalog::verdict::Oid;
 use crate::protocol::lsn::Lsn;
 
 /// Tables that readers may ask for, at most; one more is not carried.
 const WANTED_MAX: usize = 10_000;
+
+/// What somebody who would carry what readers want brings along.
+pub struct Opened {
+    /// Nothing past the proxy may be missed for longer.
+    pub bound: Duration,
+    /// An era, and a position of its primary that lies behind everything written there before that moment; `None` where it was not
+    /// asked since.
+    pub written_as_of: Box<dyn Fn(Instant) -> Option<(u64, Lsn)> + Send + Sync>,
+}
+
+impl std::fmt::Debug for Opened {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Opened")
+            .field("bound", &self.bound)
+            .finish_non_exhaustive()
+    }
+}
 
 /// What the stream does for one database.
 #[derive(Debug)]
@@ -27,12 +43,11 @@ pub(super) struct Coverage {
     /// Milliseconds from `origin`: until then the stream counts as current.
     current_until: AtomicU64,
     origin: Instant,
-    /// Somebody would carry what readers want.
-    open: AtomicBool,
+    /// Is there somebody who would carry what readers want?
+    opened: OnceLock<Opened>,
     wanted: Mutex<BTreeSet<Oid>>,
     /// More is wanted, or the catalog changed.
     news: Notify,
-    reach: Reach,
 }
 
 /// What a replica must have replayed because of writes past the proxy.
@@ -52,23 +67,23 @@ impl Default for Coverage {
             carried: ArcSwapOption::empty(),
             current_until: AtomicU64::new(0),
             origin: Instant::now(),
-            open: AtomicBool::new(false),
+            opened: OnceLock::new(),
             wanted: Mutex::default(),
             news: Notify::new(),
-            reach: Reach::default(),
         }
     }
 }
 
 impl Coverage {
     /// Readers may say what they want from now on.
-    pub fn open(&self) {
-        self.open.store(true, Ordering::Relaxed);
+    pub fn open(&self, opened: Opened) {
+        // Nobody opens it twice; the first would remain.
+        self.opened.get_or_init(|| opened);
     }
 
     /// May they?
     pub fn is_open(&self) -> bool {
-        self.open.load(Ordering::Relaxed)
+        self.opened.get().is_some()
     }
 
     /// These shall be carried, if they can be.
@@ -136,14 +151,12 @@ impl Coverage {
         if in_time && self.carries(tables.iter().copied()) {
             return Required::Nothing;
         }
-        self.reach
-            .within(era, now)
-            .map_or(Required::Unknown, Required::At)
-    }
-
-    /// A poll of the primary, sent at that moment, said that so much was written.
-    pub fn polled(&self, era: u64, sent_at: Instant, written: Lsn, bound: Duration) {
-        self.reach.polled(era, sent_at, written, bound);
+        let opened = self.opened.get();
+        let written = opened.and_then(|opened| (opened.written_as_of)(now.checked_sub(opened.bound)?));
+        match written {
+            Some((known, written)) if known == era => Required::At(written),
+            _ => Required::Unknown,
+        }
     }
 
     /// These tables are carried from now on, and no others.
@@ -154,7 +167,6 @@ impl Coverage {
     /// Nothing is carried any more.
     pub fn end(&self) {
         self.carried.store(None);
-        self.reach.end();
         self.current_until.store(0, Ordering::Relaxed);
     }
 
@@ -201,10 +213,13 @@ mod tests {
         let required = |tables: &[Oid], era: u64, ms: u64| {
             coverage.required(tables, era, || now + Duration::from_millis(ms))
         };
+        // It was last asked just now.
+        coverage.open(Opened {
+            bound,
+            written_as_of: Box::new(move |at| (at <= now).then_some((1, Lsn(10)))),
+        });
         assert_eq!(required(&[1], 1, 0), Required::Nothing, "there is no stream");
         coverage.carry(BTreeSet::from([1]));
-        assert_eq!(required(&[1], 1, 0), Required::Unknown, "nothing was polled");
-        coverage.polled(1, now, Lsn(10), bound);
         assert_eq!(
             required(&[1], 1, 0),
             Required::At(Lsn(10)),
@@ -228,7 +243,10 @@ mod tests {
         let coverage = Coverage::default();
         coverage.want(&[1]);
         assert!(coverage.wanted().is_empty());
-        coverage.open();
+        coverage.open(Opened {
+            bound: Duration::ZERO,
+            written_as_of: Box::new(|_| None),
+        });
         coverage.want(&[1, 2]);
         coverage.carry(BTreeSet::from([3]));
         coverage.want(&[3]);

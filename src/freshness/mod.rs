@@ -6,7 +6,7 @@
 
 pub mod catalogs;
 pub mod clocks;
-mod coverage;
+pub mod coverage;
 pub mod database;
 pub mod databases;
 pub mod fence;
@@ -14,5 +14,4 @@ pub mod fence;
 pub mod guards;
 pub mod level;
 mod raises;
-mod reach;
 pub mod withheld;

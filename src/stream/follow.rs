@@ -20,6 +20,7 @@ use super::streams::StreamSettings;
 use super::why_not::WhyNot;
 use super::wire::Wire;
 use crate::cluster::{Cluster, NodeId};
+use crate::freshness::coverage::Opened;
 use crate::freshness::database::Database;
 
 /// Pause after a stream that failed, doubled up to the second.
@@ -108,7 +109,11 @@ struct Start {
 impl Follower {
     /// Keeps a stream, until the token stops it.
     pub async fn follow(self, stop: CancellationToken) {
-        self.database.stream_open();
+        let cluster = self.cluster.clone();
+        self.database.stream_open(Opened {
+            bound: self.settings.limits.delay_max,
+            written_as_of: Box::new(move |at| cluster.written_as_of(at)),
+        });
         let (mut traces, mut pause, mut told) = (Traces::default(), RETRY_PAUSE, String::new());
         while !stop.is_cancelled() {
             let begun = self.board.status().begun;
@@ -235,7 +240,8 @@ impl Follower {
         let (settings, database) = (&self.settings, &*self.database.name);
         let replicas = i64::try_from(settings.nodes.len().saturating_sub(1)).unwrap_or(i64::MAX);
         let number = steward.permit(publication, replicas).await?;
-        steward.prepare(publication).await?;
+        let version = steward.prepare(publication).await?;
+        let is_own = matches!(**publication, Publication::Own(_));
         let address = settings.nodes.get(&primary.0).ok_or(WhyNot::NoPrimary)?;
         let (mut wire, facts) = Wire::open(&settings.walsenders, address, database).await?;
         let is_of = |known: Option<u64>| known.is_none_or(|known| facts.system_identifier == Some(known));
@@ -261,7 +267,8 @@ impl Follower {
             slot,
             primary: *primary,
             wire,
-            renews: matches!(**publication, Publication::Own(_)) && forgets_late(facts.server_version_num),
+            version: (!is_own).then_some(version),
+            renews: is_own && forgets_late(facts.server_version_num),
         };
         running.insert(Running::new(begun, point, latest)).drive().await
     }

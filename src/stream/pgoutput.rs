@@ -1,6 +1,6 @@
 //! pgoutput, as far as invalidation needs it: which tables a committed transaction changed, its xid, and where its commit ends.
 //!
-//! Called by `follow` with each piece of the stream. Pure. Invariant: any bytes are either understood, with every length checked, or
+//! Called by `wire` with each piece of the stream. Pure. Invariant: any bytes are either understood, with every length checked, or
 //! an error after which the stream is given up. Rows are passed over: whoever invalidates by row begins at `Change::Row`, behind
 //! whose relation old and new images stand. Protocol version 1, so that only committed transactions come, each in one piece.
 //! Manual: "Logical Replication Message Formats".

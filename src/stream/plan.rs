@@ -11,11 +11,14 @@ use tokio_postgres::Row;
 use crate::catalog::verdict::Oid;
 
 /// Asks about a publication, by name, and the wanted tables: of each its root and what that is like, and the published ones that nobody
-/// wants. A table that is published with a filter or a list of columns counts as not published.
+/// wants. A table that is published with a filter or a list of columns counts as not published; so does one of whose partitions
+/// one has a filter of its own, which holds for its rows whatever the root says.
 pub(super) const FOUND: &str = "
-WITH published AS (
-    SELECT r.prrelid AS oid FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid
-    WHERE p.pubname = $1 AND to_jsonb(r) ->> 'prqual' IS NULL AND to_jsonb(r) ->> 'prattrs' IS NULL
+WITH member AS (
+    SELECT r.prrelid AS oid, to_jsonb(r) ->> 'prqual' IS NOT NULL AS filtered, to_jsonb(r) ->> 'prattrs' IS NOT NULL AS cut
+    FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid WHERE p.pubname = $1
+), published AS (
+    SELECT oid FROM member WHERE NOT filtered AND NOT cut
 ), root AS (
     SELECT w.oid AS wanted, COALESCE(pg_partition_root(w.oid), w.oid) AS oid FROM unnest($2::oid[]) AS w (oid)
 ), leaf AS (
@@ -33,7 +36,8 @@ WITH published AS (
     SELECT l.root, bool_and(l.relpersistence = 'p' AND l.relkind IN ('r', 'p')) AS permanent,
         bool_and(l.relkind = 'p' OR l.relreplident = 'f' OR EXISTS (SELECT FROM pg_index i WHERE i.indrelid = l.oid
             AND i.indisvalid AND i.indimmediate AND CASE l.relreplident WHEN 'd' THEN i.indisprimary
-                WHEN 'i' THEN i.indisreplident ELSE false END)) AS identified, bool_or(l.generated) AS generated
+                WHEN 'i' THEN i.indisreplident ELSE false END)) AS identified, bool_or(l.generated) AS generated,
+        bool_or(EXISTS (SELECT FROM member m WHERE m.oid = l.oid AND m.filtered)) AS filtered
     FROM leaf l GROUP BY l.root
 )
 SELECT root.wanted, c.oid, format('%I.%I', n.nspname, c.relname), c.relkind = 'v', c.relkind = 'p',
@@ -41,8 +45,8 @@ SELECT root.wanted, c.oid, format('%I.%I', n.nspname, c.relname), c.relkind = 'v
     COALESCE(v.identified, true), c.relkind <> 'p' OR EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid
         AND i.indisprimary AND i.indisvalid AND i.indimmediate),
     COALESCE(v.generated, false), pg_has_role(c.relowner, 'USAGE'),
-    EXISTS (SELECT FROM published p WHERE p.oid = c.oid)
-        OR EXISTS (SELECT FROM pg_publication WHERE pubname = $1 AND puballtables)
+    NOT COALESCE(v.filtered, false) AND (EXISTS (SELECT FROM published p WHERE p.oid = c.oid)
+        OR EXISTS (SELECT FROM pg_publication WHERE pubname = $1 AND puballtables))
 FROM root JOIN pg_class c ON c.oid = root.oid JOIN pg_namespace n ON n.oid = c.relnamespace
     LEFT JOIN verdict v ON v.root = root.oid
 UNION ALL
@@ -113,6 +117,8 @@ pub(super) struct Plan {
     pub refused: Vec<(String, NotCarried)>,
     /// Were any tables wanted when it was made?
     pub has_wanted: bool,
+    /// The publication as it was then.
+    pub version: i64,
 }
 
 /// Reads the answer.

@@ -80,6 +80,8 @@ pub(super) struct Begun {
     pub slot: String,
     pub primary: (NodeId, u64),
     pub wire: Wire,
+    /// The publication of the configuration as it was when the slot was made; `None`: it is the proxy's own to alter.
+    pub version: Option<i64>,
     /// What is published has to be published anew once it has passed its barrier.
     pub renews: bool,
 }
@@ -267,10 +269,8 @@ impl Running {
         }
         if sample.number > self.sample {
             self.sample = sample.number;
-            let bound = self.begun.limits.delay_max;
             // Not only what was flushed: a commit that does not wait for that is acknowledged, too.
             self.state.polled(sample.sent_at, sample.written);
-            (self.begun.database).stream_polled(era, sample.sent_at, sample.written, bound);
             if sample.lsn < self.written {
                 // From one poll to the next nobody has flushed it, as happens where nobody commits: a probe sees to it.
                 self.begun.cluster.request_probe();
@@ -400,6 +400,10 @@ impl Running {
 
     /// Before the server forgets a table, so do we.
     fn follow_plan(&mut self, mut plan: Plan) -> Result<(), WhyNot> {
+        if self.begun.version.is_some_and(|version| version != plan.version) {
+            // A table may have been out of it for a moment, or be one that the walsender goes on to pass over.
+            return Err(WhyNot::Altered);
+        }
         let mut gone: Vec<Oid> = self.state.published().collect();
         gone.retain(|table| !plan.carried.contains_key(table));
         if !gone.is_empty() {

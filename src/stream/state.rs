@@ -1,12 +1,12 @@
 //! What a stream is known to carry, and up to when: the decisions of one stream from its slot's creation to its end.
 //!
-//! Driven by `follow` with what it hears. Pure: time and marks are the caller's. Invariants: a table counts as carried only once every
-//! transaction that the stream might have missed is visible on the primary; a commit stays in the ledger until the primary has
+//! Driven by `running` with what it hears. Pure: time and marks are the caller's. Invariants: a table counts as carried only once
+//! every transaction that the stream might have missed is visible on the primary; a commit stays in the ledger until the primary has
 //! been seen to show it; the stream is current as of a poll only when it has passed that poll's position. A stream that ends takes
 //! all of this with it: the next one begins anew.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::pgoutput::Committed;
 use super::snapshot::Snapshot;
@@ -246,11 +246,6 @@ impl<M> State<M> {
     /// What was committed on the primary before this moment has arrived; `None`: nothing is known.
     pub fn as_of(&self) -> Option<Instant> {
         self.as_of
-    }
-
-    /// For how long it has been behind, at `now`.
-    pub fn delay(&self, now: Instant) -> Option<Duration> {
-        self.as_of.map(|as_of| now.saturating_duration_since(as_of))
     }
 
     /// Ends it: returns what was kept for commits that were never seen.

@@ -1,6 +1,6 @@
 //! What a stream shows of itself: for `SHOW STREAM`, the metrics, and the log.
 //!
-//! Written by `follow`, read by the console. Immutable values under a short lock; nothing waits for them.
+//! Written by `follow` and `running`, read by the console. Immutable values under a short lock; nothing waits for them.
 
 use std::time::{Duration, Instant};
 

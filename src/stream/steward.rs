@@ -1,8 +1,8 @@
 //! The control connection of a stream: what the server can do, what is published, snapshots, and what the slot holds.
 //!
-//! Used by `follow`, one question at a time. It changes nothing but its own publication, under a lock timeout, and never waits for a
-//! replica to confirm. Invariant: what it says about a table was read in one statement. A dropped question leaves a statement
-//! running at most until its timeout; the connection belongs to one stream and ends with it.
+//! Used by `follow` and `running`, one question at a time. It changes nothing but its own publication, under a lock timeout, and
+//! never waits for a replica to confirm. Invariant: what it says about a table was read in one statement. A dropped question leaves a
+//! statement running at most until its timeout; the connection belongs to one stream and ends with it.
 
 use tokio_postgres::Client;
 use tokio_postgres::types::PgLsn;
@@ -92,7 +92,8 @@ impl Steward {
     }
 
     /// Makes the publication, empty, or sees whether the one that is named will do. Before the slot: what is decoded must find it.
-    pub async fn prepare(&self, publication: &Publication) -> Result<(), WhyNot> {
+    /// Returns its version.
+    pub async fn prepare(&self, publication: &Publication) -> Result<i64, WhyNot> {
         if let Publication::Own(name) = publication {
             if !publication::lock(&self.client, name).await? {
                 return Err(WhyNot::Answer("a lock that nobody else knows"));
@@ -104,14 +105,17 @@ impl Steward {
     }
 
     /// Is the publication there, and does it publish every write? Somebody may alter or drop it while it is streamed, and since
-    /// PostgreSQL 18 the walsender does not mind that it is gone.
-    async fn check(&self, publication: &Publication) -> Result<(), WhyNot> {
-        const WHOLE: &str = "SELECT pubinsert AND pubupdate AND pubdelete AND pubtruncate AND NOT pubviaroot \
-            FROM pg_publication WHERE pubname = $1";
+    /// PostgreSQL 18 the walsender does not mind that it is gone. Returns its version, which every change makes another one, also a
+    /// change that is taken back.
+    async fn check(&self, publication: &Publication) -> Result<i64, WhyNot> {
+        const WHOLE: &str = "SELECT pubinsert AND pubupdate AND pubdelete AND pubtruncate AND NOT pubviaroot, \
+            hashtextextended(concat_ws(' ', p.xmin, (SELECT string_agg(r.oid::text, ' ' ORDER BY r.oid) \
+                FROM pg_publication_rel r WHERE r.prpubid = p.oid)), 0) \
+            FROM pg_publication p WHERE pubname = $1";
         let name = || publication.name().to_owned();
         match self.client.query_opt(WHOLE, &[&publication.name()]).await? {
             None => Err(WhyNot::NoPublication(name())),
-            Some(row) if row.try_get(0)? => Ok(()),
+            Some(row) if row.try_get(0)? => Ok(row.try_get(1)?),
             Some(_) => Err(WhyNot::Partial(name())),
         }
     }
@@ -132,13 +136,16 @@ impl Steward {
 
     /// What has to be done for these wanted tables.
     pub async fn plan(&self, publication: &Publication, wanted: &[Oid]) -> Result<Plan, WhyNot> {
-        self.check(publication).await?;
+        let version = self.check(publication).await?;
         let rows = self
             .client
             .query(plan::FOUND, &[&publication.name(), &wanted])
             .await?;
         let owned = matches!(publication, Publication::Own(_));
-        Ok(Plan::of(&plan::found(&rows)?, wanted, owned))
+        Ok(Plan {
+            version,
+            ..Plan::of(&plan::found(&rows)?, wanted, owned)
+        })
     }
 
     /// Carries a plan out; returns the tables that are published now, and what went wrong with others.

@@ -55,6 +55,9 @@ pub enum WhyNot {
         "publication \"{0}\" must publish insert, update, delete and truncate, and not via the partition root"
     )]
     Partial(String),
+    /// Somebody changed the publication of the configuration.
+    #[error("the publication was altered")]
+    Altered,
     /// Transactions would not end.
     #[error(
         "the slot was not ready within {0:?}: a transaction that has written, or a prepared one, has been open for as long"

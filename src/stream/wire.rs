@@ -1,8 +1,8 @@
 //! The replication connection: a temporary slot, the stream of a publication, and the positions that are reported back.
 //!
-//! Owned by `follow`, one at a time. The slot is temporary: it ends with the connection, however that ends. Invariant: a position is
-//! told only once everything before it has been handed out. `read` is cancel safe; everything else is not, and whoever drops it
-//! drops the connection too.
+//! Opened by `follow`, owned by `running`, one at a time. The slot is temporary: it ends with the connection, however that ends.
+//! Invariant: a position is told only once everything before it has been handed out. `read` is cancel safe; everything else is
+//! not, and whoever drops it drops the connection too.
 
 use std::io;
 
@@ -17,6 +17,9 @@ use crate::pool::{Address, ConnectError, LoginFacts, ServerStream};
 use crate::protocol::error::fields;
 use crate::protocol::lsn::Lsn;
 use crate::sql::ident::quote_ident;
+
+/// Room for what one system call may read; a buffer left to itself grows by 64 bytes.
+const READ_BYTES: usize = 64 * 1024;
 
 /// Why there is no stream any more.
 #[derive(Debug, thiserror::Error)]
@@ -71,14 +74,7 @@ impl Wire {
         database: &str,
     ) -> Result<(Self, LoginFacts), WireError> {
         let (stream, facts) = walsenders.open(address, database).await?;
-        let mut wire = Self {
-            stream,
-            input: BytesMut::new(),
-            output: BytesMut::new(),
-            skip: 0,
-            transactions: Transactions::default(),
-            received: 0,
-        };
+        let mut wire = Self::new(stream);
         if facts.server_version_num >= 140_000 {
             // While it waits to make the slot, the server would not notice that the proxy was killed. A replication command does
             // not begin to look after the client; a statement does, and what it began goes on.
@@ -86,6 +82,17 @@ impl Wire {
                 .await?;
         }
         Ok((wire, facts))
+    }
+
+    fn new(stream: ServerStream) -> Self {
+        Self {
+            stream,
+            input: BytesMut::new(),
+            output: BytesMut::new(),
+            skip: 0,
+            transactions: Transactions::default(),
+            received: 0,
+        }
     }
 
     /// Makes the slot; returns its consistent point. Waits for every transaction that has a number, so give it a limit.
@@ -131,6 +138,7 @@ impl Wire {
 
     /// Waits for more bytes. Cancel safe.
     pub async fn read(&mut self) -> Result<(), WireError> {
+        self.input.reserve(READ_BYTES);
         match self.stream.read_buf(&mut self.input).await? {
             0 => Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
             count => {
@@ -238,7 +246,35 @@ fn column(body: &[u8], at: usize) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio::time::timeout;
+
     use super::*;
+
+    #[tokio::test]
+    async fn what_has_arrived_takes_few_reads() {
+        const COUNT: usize = 1_000;
+        let keepalive = [&b"d\0\0\0\x16k"[..], &[0; 17]].concat();
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a socket");
+        let ours = TcpStream::connect(listener.local_addr().expect("bound"))
+            .await
+            .expect("a connection");
+        let (mut theirs, _) = listener.accept().await.expect("a connection");
+        theirs.write_all(&keepalive.repeat(COUNT)).await.expect("it fits");
+        let mut wire = Wire::new(ServerStream::Tcp(ours));
+        let (mut reads, mut heard) = (0, 0);
+        while heard < COUNT {
+            let read = timeout(Duration::from_secs(60), wire.read()).await;
+            read.expect("in time").expect("it is open");
+            reads += 1;
+            while wire.take().expect("keepalives").is_some() {
+                heard += 1;
+            }
+        }
+        assert!(reads < COUNT / 100, "{reads} reads");
+    }
 
     #[test]
     fn columns_are_found_by_their_lengths() {

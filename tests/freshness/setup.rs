@@ -174,9 +174,7 @@ impl Setup {
     /// Runs statements through the proxy, each as a query of its own, then waits until a replica serves this plain read again.
     pub async fn prepare(&self, statements: &[&str], read: &str) {
         let mut client = self.proxy.client().await;
-        for sql in statements {
-            client.run(sql).await;
-        }
+        client.run_all(statements).await;
         client.until_served_by("replica", read).await;
     }
 }
@@ -222,6 +220,13 @@ impl Client {
     pub async fn run(&mut self, sql: &str) {
         if let Err(failed) = timeout(PATIENCE, self.query(sql)).await.expect("in time") {
             panic!("{sql}: {failed}");
+        }
+    }
+
+    /// Each as a query of its own.
+    pub async fn run_all(&mut self, statements: &[&str]) {
+        for sql in statements {
+            self.run(sql).await;
         }
     }
 

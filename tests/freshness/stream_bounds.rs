@@ -29,9 +29,7 @@ fn bounded(config: &mut Config) {
 async fn a_commit_that_does_not_wait_for_the_disk_is_within_the_bound_too() {
     let setup = Setup::start_with(0, &[("wal_writer_delay", "10s")], bounded).await;
     let mut reader = setup.proxy.client().await;
-    for sql in TABLE {
-        reader.run(sql).await;
-    }
+    reader.run_all(TABLE).await;
     for n in 1..6 {
         until_carried(&setup, &mut reader, SUM).await;
         // Nothing flushes it for seconds, so for as long the stream cannot tell of it.
@@ -48,9 +46,7 @@ async fn a_commit_that_does_not_wait_for_the_disk_is_within_the_bound_too() {
 async fn a_table_that_the_stream_does_not_carry_is_read_from_replicas_within_the_bound() {
     let setup = Setup::start_with(1, &[], bounded).await;
     let mut reader = setup.proxy.client().await;
-    for sql in TABLE {
-        reader.run(sql).await;
-    }
+    reader.run_all(TABLE).await;
     reader
         .run("CREATE TABLE audit (n bigint); INSERT INTO audit VALUES (0)")
         .await;
@@ -73,9 +69,7 @@ async fn a_table_that_the_stream_does_not_carry_is_read_from_replicas_within_the
 async fn while_the_stream_is_late_replicas_are_held_to_the_bound() {
     let setup = Setup::start_with(1, &[], bounded).await;
     let mut reader = setup.proxy.client().await;
-    for sql in TABLE {
-        reader.run(sql).await;
-    }
+    reader.run_all(TABLE).await;
     let plain = "SELECT n FROM t WHERE id = 1";
     until_carried(&setup, &mut reader, SUM).await;
     reader.until_served_by("replica", plain).await;

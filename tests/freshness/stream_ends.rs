@@ -29,9 +29,7 @@ async fn a_stream_that_is_late_is_not_relied_upon() {
     })
     .await;
     let mut reader = setup.proxy.client().await;
-    for sql in TABLE {
-        reader.run(sql).await;
-    }
+    reader.run_all(TABLE).await;
     until_carried(&setup, &mut reader, SUM).await;
     let mut console = setup.proxy.client_of("postgres", "pgladder").await;
     let walsender = setup
@@ -65,9 +63,7 @@ async fn a_stream_that_is_late_is_not_relied_upon() {
 async fn a_write_past_the_proxy_keeps_a_replica_from_serving_until_it_has_it() {
     let setup = Setup::start_with(1, &[], with_stream).await;
     let mut reader = setup.proxy.client().await;
-    for sql in TABLE {
-        reader.run(sql).await;
-    }
+    reader.run_all(TABLE).await;
     until_carried(&setup, &mut reader, SUM).await;
     reader.until_served_by("replica", PLAIN).await;
     setup.cluster.pause_replay(1).await.expect("replay waits");
@@ -87,9 +83,7 @@ async fn a_slot_that_does_not_become_ready_is_given_up_and_leaves_nothing() {
     })
     .await;
     let mut reader = setup.proxy.client().await;
-    for sql in TABLE {
-        reader.run(sql).await;
-    }
+    reader.run_all(TABLE).await;
     let writer = setup.cluster.connect(0, "postgres").await.expect("a connection");
     let open = "BEGIN; CREATE TABLE held (n int)";
     writer
@@ -123,9 +117,7 @@ async fn a_slot_that_keeps_too_much_of_the_log_is_given_up() {
     })
     .await;
     let mut reader = setup.proxy.client().await;
-    for sql in TABLE {
-        reader.run(sql).await;
-    }
+    reader.run_all(TABLE).await;
     until_carried(&setup, &mut reader, SUM).await;
     let walsender = setup
         .direct_value(0, "SELECT active_pid FROM pg_replication_slots")
@@ -287,9 +279,7 @@ async fn what_is_locked_when_a_proxy_starts_goes_once_the_lock_is_free() {
     let proxy = Proxy::start(addresses(&cluster), Guards::default(), with_stream).await;
     let setup = Setup { proxy, cluster };
     let mut reader = setup.proxy.client().await;
-    for sql in TABLE {
-        reader.run(sql).await;
-    }
+    reader.run_all(TABLE).await;
     // It has looked, and both are there: its own, and the other one.
     until_carried(&setup, &mut reader, SUM).await;
     let count = async || {

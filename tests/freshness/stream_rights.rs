@@ -29,9 +29,7 @@ async fn a_role_that_may_too_little_is_told_what_it_needs_and_needs_no_more() {
     .await;
     let setup = Setup { proxy, cluster };
     let mut reader = setup.proxy.client().await;
-    for sql in TABLE {
-        reader.run(sql).await;
-    }
+    reader.run_all(TABLE).await;
     reader.until_served_by("cache", SUM).await;
     let mut console = setup.proxy.client_of("postgres", "pgladder").await;
     let why = "the control user may not replicate: ALTER ROLE … REPLICATION";
@@ -60,9 +58,7 @@ async fn walsenders_and_slots_that_others_need_are_left_to_them() {
     ] {
         let setup = Setup::start_with(0, &[setting], with_stream).await;
         let mut reader = setup.proxy.client().await;
-        for sql in TABLE {
-            reader.run(sql).await;
-        }
+        reader.run_all(TABLE).await;
         reader.until_served_by("cache", SUM).await;
         let mut console = setup.proxy.client_of("postgres", "pgladder").await;
         until_shown(&mut console, WHY_NOT, why).await;

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use super::Database;
 use crate::catalog::verdict::Oid;
 use crate::freshness::clocks::{Mark, Note, Scope};
+use crate::freshness::coverage::Opened;
 use crate::freshness::withheld::{Withheld, Withholding};
 use crate::protocol::lsn::Lsn;
 
@@ -41,8 +42,8 @@ impl Database {
     }
 
     /// A stream is going to be tried: from now on readers may say what they want.
-    pub fn stream_open(&self) {
-        self.coverage.open();
+    pub fn stream_open(&self, opened: Opened) {
+        self.coverage.open(opened);
     }
 
     /// All tables that readers wanted since the start.
@@ -116,11 +117,6 @@ impl Database {
         self.coverage.carry(rest);
     }
 
-    /// A poll of the primary, sent at that moment, said that so much was written: what is older than the bound lies below.
-    pub fn stream_polled(&self, era: u64, sent_at: Instant, written: Lsn, bound: Duration) {
-        self.coverage.polled(era, sent_at, written, bound);
-    }
-
     /// The stream is current as of this moment, which is good for so long.
     pub fn stream_current(&self, as_of: Instant, bound: Duration) {
         self.coverage.current(as_of, bound);
@@ -170,7 +166,6 @@ mod tests {
     #[test]
     fn what_was_read_before_a_table_was_carried_or_after_it_ceased_to_be_is_outdated() {
         let database = database();
-        database.stream_open();
         let before = database.begin(&[7]).note;
         database.stream_carry(&[7], BTreeSet::from([7]));
         assert_eq!(database.is_current(&before), Currency::Outdated);
