@@ -28,6 +28,8 @@ use tokio_postgres::{Client, SimpleQueryMessage};
 use tokio_util::sync::CancellationToken;
 
 const NODE: NodeId = NodeId(0);
+/// An error that waits for the caller's deadline comes later than this.
+const LATE: Duration = Duration::from_secs(30);
 
 /// Who may log in, and how.
 const ACCESS: &str = "host all md5user 127.0.0.1/32 md5
@@ -269,7 +271,7 @@ async fn every_password_method_logs_in_and_a_wrong_one_is_told_at_once() {
             }
             other => panic!("{user}: {other:?}"),
         }
-        assert!(begun.elapsed() < Duration::from_secs(5), "the error came late");
+        assert!(begun.elapsed() < LATE, "the error came late");
     }
     let none = server.pools_with(settings(1), None);
     assert!(matches!(
@@ -446,7 +448,7 @@ async fn a_dead_server_gives_its_connect_error_at_once() {
     drop(lent);
     let begun = Instant::now();
     eventually_refused(&pools).await;
-    assert!(begun.elapsed() < Duration::from_secs(10), "the error came late");
+    assert!(begun.elapsed() < LATE, "the error came late");
 }
 
 /// Until the end of its socket is noticed an idle connection may still be lent.

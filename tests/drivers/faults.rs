@@ -2,10 +2,13 @@
 //!
 //! Clients here are bare sockets, dropped at a chosen moment. What is left behind is asked of the primary itself.
 
+use std::process::Stdio;
 use std::time::Duration;
 
+use pgladder::demo::binaries::Binaries;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::process::Command;
 use tokio::time::{Instant, interval, timeout};
 
 use crate::support::Stage;
@@ -162,6 +165,62 @@ async fn a_client_that_vanishes_in_any_phase_leaves_nothing_behind() {
         for sql in ["BEGIN", "LOCK held NOWAIT", "COMMIT", "SELECT 1 FROM fed"] {
             let tags = steady.ask(sql).await;
             assert!(!tags.contains(&b'E') && !tags.contains(&b'D'), "{phase}: {sql}");
+        }
+    }
+    stage.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_that_is_killed_leaves_nothing_behind() {
+    let stage = Stage::start(0).await;
+    let mut steady = Bare::log_in(&stage).await;
+    steady.ask("CREATE TABLE fed (line text)").await;
+    let direct = stage.cluster.connect(0, "postgres").await.expect("the primary");
+    let psql = Binaries::find().expect("PostgreSQL is installed").program("psql");
+    for sql in [
+        "COPY fed FROM STDIN",
+        "COPY (SELECT repeat('x', 1000) FROM generate_series(1, 1000000)) TO STDOUT",
+        "SELECT pg_sleep(60)",
+    ] {
+        let mut program = Command::new(&psql)
+            .args([
+                "-X",
+                "-h",
+                "127.0.0.1",
+                "-U",
+                "postgres",
+                "-d",
+                "postgres",
+                "-c",
+                sql,
+            ])
+            .args(["-p", &stage.proxy_port().to_string()])
+            // It is fed a part of a line, and nobody takes what it prints.
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("psql runs");
+        let mut input = program.stdin.take().expect("piped");
+        input.write_all(b"a line\nhalf a li").await.expect("taken");
+        let runs = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query = $1";
+        let began = async {
+            while direct
+                .query_one(runs, &[&sql])
+                .await
+                .expect("counted")
+                .get::<_, i64>(0)
+                == 0
+            {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(PATIENCE, began).await.expect("it runs");
+        program.kill().await.expect("SIGKILL");
+        primary_is_quiet(&stage, sql).await;
+        for sql in ["BEGIN; LOCK fed NOWAIT; COMMIT", "SELECT 1 FROM fed"] {
+            let tags = steady.ask(sql).await;
+            assert!(!tags.contains(&b'E') && !tags.contains(&b'D'), "{sql}: {tags:?}");
         }
     }
     stage.shut_down().await;

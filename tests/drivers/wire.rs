@@ -18,7 +18,7 @@ use tokio::time::timeout;
 use crate::support::within;
 
 /// No answer takes longer, unless something hangs.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What ends the answer to a Sync.
 const SYNC: &[u8] = b"Z";

@@ -22,7 +22,6 @@ pub const SLOTS: &str = "SELECT count(*) FROM pg_replication_slots";
 pub fn with_stream(config: &mut Config) {
     config.stream.enabled = StreamUse::Auto;
     config.stream.delay_max = Duration::from_secs(10);
-    config.cluster.poll_timeout = Duration::from_secs(10);
     config.cluster.catalog_interval = Duration::from_millis(200);
 }
 

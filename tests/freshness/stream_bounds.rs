@@ -14,7 +14,7 @@ use crate::stream::{SUM, TABLE, until_carried, until_read, with_stream};
 
 const BOUND: Duration = Duration::from_millis(400);
 /// The longest that an old answer may be seen here.
-const LIMIT: Duration = Duration::from_secs(5);
+const LIMIT: Duration = Duration::from_secs(9);
 const HOUR: Duration = Duration::from_secs(3_600);
 
 fn bounded(config: &mut Config) {

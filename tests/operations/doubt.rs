@@ -102,10 +102,12 @@ async fn a_call_waits_for_the_catalog_and_leaves_its_session_free() {
     in_time(async { tokio::join!(answers, release) }).await;
     assert!(!doubtful.shows_client("pinned", UNKNOWN).await);
     for client in [&simple_client, &extended] {
-        let dashboard = "SELECT count(*) FROM hotels";
-        simple(client, dashboard).await;
-        simple(client, dashboard).await;
-        assert_eq!(served_by(client).await, "cache");
+        // A comparison of the catalog that is late on a busy machine keeps a read from the cache, and no longer than that.
+        let served = async || {
+            simple(client, "SELECT count(*) FROM hotels").await;
+            served_by(client).await
+        };
+        eventually("it is free for the cache", served, |by| by == "cache").await;
     }
     doubtful.running.shut_down().await;
 }
@@ -121,10 +123,14 @@ async fn the_wait_is_bounded_and_doubt_goes_to_the_safe_side() {
     assert_eq!(in_time(simple(&client, CALL)).await[0][0].1.as_deref(), Some("4"));
     assert!(before.elapsed() >= Duration::from_secs(2), "it waited");
     assert!(doubtful.shows_client("pinned", UNKNOWN).await);
-    // Pinned once, it waits for nothing any more.
-    let before = Instant::now();
-    simple(&client, CALL).await;
-    assert!(before.elapsed() < Duration::from_secs(2), "it waited again");
+    // Pinned once, it waits for nothing any more: each call would, and on a busy machine one may take as long without.
+    let mut quickest = Duration::MAX;
+    for _ in 0..5 {
+        let before = Instant::now();
+        simple(&client, CALL).await;
+        quickest = quickest.min(before.elapsed());
+    }
+    assert!(quickest < Duration::from_secs(2), "it waited again: {quickest:?}");
     doubtful.let_read().await;
     doubtful.running.shut_down().await;
 }

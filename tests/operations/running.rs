@@ -70,6 +70,8 @@ pub fn configuration(cluster: &ThrowAwayCluster) -> Config {
     };
     SUPERUSER.clone_into(&mut config.cluster.control_user);
     config.auth.method = AuthMethod::Trust;
+    // A poll that is late on a busy machine makes no node unusable.
+    config.cluster.poll_timeout = Duration::from_secs(10);
     // An entry that the cases count must not end because a stream begins.
     config.stream.enabled = StreamUse::Off;
     with_free_ports(config)

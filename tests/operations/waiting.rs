@@ -187,7 +187,8 @@ async fn a_replica_that_hangs_keeps_no_read() {
 async fn a_cancel_request_that_the_server_takes_late_hits_nobody_else() {
     let running = Running::start_with(0, |config| {
         config.pool.size = 1;
-        config.pool.connect_timeout = Duration::from_secs(2);
+        // So long the request is waited for; then a login of the next client has to be done in that time.
+        config.pool.connect_timeout = Duration::from_secs(5);
         // Without TLS the request is in the server's socket before anybody answers.
         config.tls.server.mode = ServerTlsMode::Disable;
     })
