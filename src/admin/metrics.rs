@@ -12,6 +12,7 @@ use super::clients::state;
 use super::readiness::Readiness;
 use super::show::{address, sorted};
 use crate::cluster::{NodeView, Role};
+use crate::freshness::invalidations::Invalidated;
 use crate::pool::PoolSnapshot;
 use crate::session::Proxy;
 use crate::session::costs::Wait;
@@ -119,6 +120,7 @@ pub(super) fn exposition(proxy: &Proxy, up_for: Duration, is_draining: bool) -> 
     cache(&mut out, proxy);
     counters(&mut out, proxy);
     costs(&mut out, proxy);
+    invalidations(&mut out, proxy);
     clients(&mut out, proxy);
     units(&mut out, proxy);
     streams(&mut out, proxy);
@@ -375,6 +377,31 @@ fn costs(out: &mut Exposition, proxy: &Proxy) {
     let mut metric = out.metric("pgladder_wait_seconds", "histogram", help);
     for wait in Wait::ALL {
         metric.durations(costs.waited_for(*wait), Some(("for", wait.word())));
+    }
+}
+
+fn invalidations(out: &mut Exposition, proxy: &Proxy) {
+    let help = "Times that answers over a table were made untrue, by what: a write twice, at its completion and at the end of its unit; without a name: over every table.";
+    let mut metric = out.metric("pgladder_invalidations_total", "counter", help);
+    for database in sorted(proxy) {
+        let catalog = database.latest_catalog();
+        let name = |table| {
+            let known = catalog.as_deref().and_then(|catalog| catalog.table_name(table));
+            known.map_or_else(|| table.to_string(), ToString::to_string)
+        };
+        for (what, source, count) in database.invalidations() {
+            let table = match what {
+                Invalidated::Everything => String::new(),
+                Invalidated::Table(table) => name(table),
+                Invalidated::Other => "other".to_owned(),
+            };
+            let labels = [
+                ("database", &*database.name),
+                ("table", &table),
+                ("source", source.word()),
+            ];
+            metric.sample("", &labels, count);
+        }
     }
 }
 

@@ -19,6 +19,7 @@ use super::clocks::{Clocks, Mark, Note, Scope, Shown};
 use super::coverage::{Coverage, Required};
 use super::fence::Fence;
 use super::guards::Guards;
+use super::invalidations::{Invalidations, Source};
 use super::raises::Raises;
 use super::withheld::Withholding;
 use crate::catalog::verdict::{Oid, ReadSet, Verdict, WriteSet};
@@ -56,6 +57,7 @@ pub struct Database {
     clocks: Mutex<Clocks>,
     /// Locked only under the clocks' lock.
     raises: Mutex<Raises>,
+    invalidations: Mutex<Invalidations>,
     made_at: Instant,
     coverage: Coverage,
     withholding: Withholding,
@@ -94,6 +96,7 @@ impl Database {
             name,
             clocks: Mutex::new(Clocks::new(era, now)),
             raises: Mutex::default(),
+            invalidations: Mutex::default(),
             made_at: Instant::now(),
             coverage: Coverage::default(),
             withholding: Withholding::default(),
@@ -307,7 +310,8 @@ impl Database {
         let now = self.ticks.raise();
         let mut clocks = self.clocks.lock();
         clocks.acknowledge(&writes.scope, now);
-        self.note_raise(&clocks, &writes.scope);
+        let source = writes.catalog.map_or(Source::Write, |_| Source::Schema);
+        self.note_raise(&clocks, &writes.scope, source);
     }
 
     /// The clocks as they stand: the floor, and so many of the tables.
@@ -360,7 +364,7 @@ impl Database {
         {
             let mut clocks = self.clocks.lock();
             clocks.begin_era(era, now);
-            self.note_raise(&clocks, &Scope::Everything);
+            self.note_raise(&clocks, &Scope::Everything, Source::Restart);
         }
         self.change_catalog();
     }

@@ -15,7 +15,7 @@ pub enum Level {
     /// No write acknowledged through this proxy before the read began.
     #[default]
     Fresh,
-    /// Other sessions' writes, up to the replicas' lag limit; never the session's own.
+    /// Other sessions' writes, up to the replicas' lag limit; never the session's own. It is served as `Fresh`, which misses less.
     Session,
     /// A write acknowledged less than this long ago.
     Bounded(Duration),

@@ -12,6 +12,7 @@ pub mod databases;
 pub mod fence;
 #[doc(hidden)]
 pub mod guards;
+pub mod invalidations;
 pub mod level;
 mod raises;
 pub mod withheld;

@@ -208,6 +208,39 @@ async fn metrics_count_what_was_done() {
 }
 
 #[tokio::test]
+async fn metrics_say_what_freshness_costs() {
+    let running = Running::start(0).await;
+    let client = running.connect("postgres").await;
+    let read = "SELECT city, count(*) FROM hotels GROUP BY city";
+    for sql in [read, read, "SET pgladder.freshness = 'bounded 1h'"] {
+        simple(&client, sql).await;
+    }
+    for sql in ["DELETE FROM deals", "DELETE FROM hotels", read, read] {
+        simple(&client, sql).await;
+    }
+    let body = ask(http(&running), "/metrics").await.body;
+    let samples = samples(&body);
+    let deleted = |table| {
+        format!(
+            "pgladder_invalidations_total{{database=\"postgres\",table=\"public.{table}\",source=\"write\"}}"
+        )
+    };
+    assert_eq!(samples[deleted("deals").as_str()], 2.0, "{body}");
+    assert_eq!(samples[deleted("hotels").as_str()], 2.0, "{body}");
+    assert_eq!(samples["pgladder_cache_staleness_seconds_count"], 3.0, "{body}");
+    assert!(samples["pgladder_cache_staleness_seconds_sum"] > 0.0, "{body}");
+    for name in [
+        "pgladder_cache_bypasses_total{reason=\"write_in_flight\"}",
+        "pgladder_cache_not_kept_total{reason=\"write\"}",
+        "pgladder_cache_samples_total{result=\"wrong\"}",
+        "pgladder_wait_seconds_count{for=\"answer\"}",
+    ] {
+        assert_eq!(samples.get(name), Some(&0.0), "{name}\n{body}");
+    }
+    running.shut_down().await;
+}
+
+#[tokio::test]
 async fn odd_requests_are_refused_and_bounded() {
     let running = Running::start(0).await;
     let address = http(&running);

@@ -9,6 +9,7 @@ use super::{Begun, Database};
 use crate::catalog::verdict::Oid;
 use crate::freshness::clocks::{Clocks, Note, Scope};
 use crate::freshness::fence::Fence;
+use crate::freshness::invalidations::{Invalidated, Source};
 use crate::protocol::lsn::Lsn;
 
 impl Database {
@@ -36,9 +37,14 @@ impl Database {
         begun
     }
 
-    /// Notes that clocks were raised; their lock is held.
-    pub(super) fn note_raise(&self, clocks: &Clocks, scope: &Scope) {
-        let mut raises = self.raises.lock();
-        raises.raised(scope, clocks.latest(), Instant::now());
+    /// Notes that clocks were raised, and by what; their lock is held.
+    pub(super) fn note_raise(&self, clocks: &Clocks, scope: &Scope, source: Source) {
+        self.raises.lock().raised(scope, clocks.latest(), Instant::now());
+        self.invalidations.lock().count(scope, source);
+    }
+
+    /// How often entries were made untrue, by table and source.
+    pub fn invalidations(&self) -> Vec<(Invalidated, Source, u64)> {
+        self.invalidations.lock().all()
     }
 }

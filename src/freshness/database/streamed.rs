@@ -12,6 +12,7 @@ use super::Database;
 use crate::catalog::verdict::Oid;
 use crate::freshness::clocks::{Mark, Note, Scope};
 use crate::freshness::coverage::Opened;
+use crate::freshness::invalidations::Source;
 use crate::freshness::withheld::{Withheld, Withholding};
 use crate::protocol::lsn::Lsn;
 
@@ -96,7 +97,7 @@ impl Database {
         let mut clocks = self.clocks.lock();
         let mark = clocks.announce(Scope::Tables(tables.into()));
         clocks.witness(era, tables, end, now);
-        self.note_raise(&clocks, &Scope::Tables(tables.into()));
+        self.note_raise(&clocks, &Scope::Tables(tables.into()), Source::Stream);
         Streamed(mark)
     }
 
@@ -137,7 +138,7 @@ impl Database {
         let scope = Scope::Tables(tables.into());
         let mut clocks = self.clocks.lock();
         clocks.acknowledge(&scope, now);
-        self.note_raise(&clocks, &scope);
+        self.note_raise(&clocks, &scope, Source::Restart);
     }
 }
 
