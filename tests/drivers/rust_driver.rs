@@ -217,7 +217,8 @@ async fn run(port: u16, database: &str, seed: u64) -> Vec<String> {
         .await;
         drawn_from_a_seed(&mut record, connect(port, database).await, seed).await;
     };
-    let done = tokio::time::timeout(Duration::from_secs(60), all).await;
+    // All of it: a busy machine takes its time.
+    let done = tokio::time::timeout(Duration::from_secs(300), all).await;
     assert!(done.is_ok(), "{database} hangs after {:?}", record.0.last());
     let cut = record.0.iter().find(|line| line.contains("connection closed"));
     assert_eq!(cut, None, "what follows would prove nothing");
