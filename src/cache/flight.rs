@@ -137,6 +137,22 @@ impl Permit {
     pub fn finish(self, outcome: Outcome) {
         self.outcome.send_replace(outcome);
     }
+
+    /// Who waits for this flight besides its leader.
+    pub fn audience(&self) -> Audience {
+        Audience(self.outcome.clone())
+    }
+}
+
+/// Those who wait for a flight that another leads.
+#[derive(Debug)]
+pub struct Audience(watch::Sender<Outcome>);
+
+impl Audience {
+    /// Does anybody wait now?
+    pub fn waits(&self) -> bool {
+        self.0.receiver_count() > 0
+    }
 }
 
 impl Drop for Permit {

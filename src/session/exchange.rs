@@ -15,6 +15,7 @@ use super::answers::{Sent, Verdict};
 use super::effects::Completion;
 use super::held::{Held, ServerLost, Turn, Unnamed, parameter, protocol, sqlstate};
 use super::run::Session;
+use crate::cache::flight::Audience;
 use crate::protocol::error;
 use crate::protocol::frame::{Frame, HEADER_BYTES};
 use crate::protocol::scanner::{Scanner, Step};
@@ -50,12 +51,21 @@ pub struct Run {
     pub completes: VecDeque<Option<Completion>>,
     /// The answer, kept for the cache.
     pub capture: Option<Capture>,
+    /// Those who wait for it, where others may.
+    pub audience: Option<Audience>,
     /// Until a byte of the answer has reached the client, a refusal that does not hold elsewhere is not forwarded.
     pub may_retry: bool,
     /// A plan that is out of date may be replaced: the client was told nothing of its columns.
     pub replans: bool,
     /// The client uses extended query messages.
     pub extended: bool,
+}
+
+impl Run {
+    /// Does anybody but its own client wait for the answer?
+    pub fn is_shared(&self) -> bool {
+        self.audience.as_ref().is_some_and(Audience::waits)
+    }
 }
 
 /// How an exchange ended.
@@ -209,7 +219,7 @@ impl Session {
             let alarm = alarmed.then_some(&mut self.alarm);
             let Some(turn) = held.turn_or(client, alarm).await else {
                 // Those who share the execution of a client that is gone still wait for it.
-                let shared = progress.run.capture.is_some();
+                let shared = progress.run.is_shared();
                 if progress.silence.is_some() && !progress.shown && (shared || !self.wire.gone) {
                     Box::pin(self.look_for_a_lock(held, progress)).await?;
                 } else {

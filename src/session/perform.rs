@@ -264,7 +264,7 @@ impl Session {
         if self.pending.changed().is_some() {
             held.lease.prepared.doubt();
         }
-        let mut run = self.write_unit(&mut held, work, filling.is_some());
+        let mut run = self.write_unit(&mut held, work, filling.as_ref());
         let ended = match self.exchange(&mut held, &mut run).await {
             Ok(ended) => ended,
             Err(broken) => return Box::pin(self.lost(held, work, broken, filling)).await,
@@ -310,7 +310,7 @@ impl Session {
         };
     }
 
-    fn write_unit(&mut self, held: &mut Held, work: &Work<'_>, capture: bool) -> Run {
+    fn write_unit(&mut self, held: &mut Held, work: &Work<'_>, filling: Option<&Filling>) -> Run {
         let (completes, replans) = match &work.messages {
             Messages::Query(sql) => {
                 held.put_query(sql);
@@ -353,7 +353,8 @@ impl Session {
             asked_at: Instant::now(),
             until,
             completes,
-            capture: capture.then(|| Capture::new(self.policy.cache.entry_bytes_max)),
+            capture: filling.map(|_| Capture::new(self.policy.cache.entry_bytes_max)),
+            audience: filling.map(|filling| filling.permit.audience()),
             // What came before in a batch without a Sync would be lost.
             may_retry: held.status == Status::Idle
                 && !held.lease.dirty

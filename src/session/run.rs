@@ -481,11 +481,11 @@ impl Session {
         backend::ready_for_query(self.status(), &mut self.wire.out);
     }
 
-    /// The client is gone in the middle of a unit: a statement that writes is seen through, any other is cancelled. A request may
-    /// come before its server has begun, and is ignored then; so it is repeated until the unit is over.
+    /// The client is gone in the middle of a unit: a statement that writes is seen through, and one for whose answer others wait; any
+    /// other is cancelled. A request may come before its server has begun, and is ignored then; so it is repeated until the unit is over.
     pub(super) fn client_vanished(&mut self, run: &Run) {
         self.alarm.set(Instant::now() + CANCEL_AGAIN);
-        if self.pending.is_empty() && run.capture.is_none() {
+        if self.pending.is_empty() && !run.is_shared() {
             self.forward_cancel();
         }
     }

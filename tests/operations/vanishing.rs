@@ -202,6 +202,33 @@ async fn who_vanishes_while_another_fills_the_cache_leaves_the_flight() {
     running.shut_down().await;
 }
 
+#[tokio::test]
+async fn a_statement_that_fills_the_cache_ends_with_the_last_who_waits_for_it() {
+    let running = Running::start(0).await;
+    let console = running.console().await;
+    let (direct, watcher) = (locked(&running).await, watcher(&running).await);
+    let mut leader = Bare::log_in(&running).await;
+    let mut waiter = Bare::log_in(&running).await;
+    leader.send(&query(COUNT)).await;
+    let waiting = async || waiting_for_locks(&watcher).await;
+    eventually("it leads", waiting, |count| *count == 1).await;
+    waiter.send(&query(COUNT)).await;
+    let shared = Counts {
+        clients: 3,
+        lent: 1,
+        flights: 1,
+        sharing: 1,
+        in_line: 0,
+    };
+    until(&console, "another shares its execution", shared).await;
+    drop(leader);
+    drop(waiter);
+    until(&console, "nothing is left", QUIET).await;
+    eventually("nobody waits on the server", waiting, |count| *count == 0).await;
+    direct.batch_execute("COMMIT").await.expect("unlocked");
+    running.shut_down().await;
+}
+
 /// As many connections as there are places for clients, each brought half through its login.
 async fn half_in(running: &Running, places: usize, what: &str) -> Vec<Bare> {
     let mut all = Vec::new();
