@@ -1,4 +1,7 @@
 //! The sampler: hits that are read again on the primary, while the proxy serves.
+//!
+//! A lie is made by taking a guard away, or by writing past the proxy where there is no stream; what is found is asked of the
+//! console, and that the entry is gone, of the next reader.
 
 use pgladder::config::{Config, StreamUse};
 use pgladder::freshness::guards::Guards;
