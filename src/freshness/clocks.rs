@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 
 use super::fence::{Fence, Tick};
+use super::guards::Guards;
 use crate::catalog::verdict::{Oid, WriteSet};
 use crate::protocol::lsn::Lsn;
 
@@ -45,8 +46,8 @@ impl Scope {
     }
 }
 
-/// Proof that a commit was announced as in flight; given back to `Clocks::land`, once.
-#[derive(Debug, PartialEq, Eq, Hash)]
+/// Proof that a commit was announced as in flight; given back to `Clocks::land`, once. Cloned only together with its clocks.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[must_use = "a commit that never lands forbids its tables to the cache for ever"]
 pub struct Mark(Scope);
 
@@ -59,12 +60,12 @@ pub struct Note {
 
 impl Note {
     /// The floor's epoch.
-    pub(super) fn floor(&self) -> u64 {
+    pub fn floor(&self) -> u64 {
         self.floor
     }
 
     /// Its tables with their epochs.
-    pub(super) fn epochs(&self) -> impl Iterator<Item = (Oid, u64)> + '_ {
+    pub fn epochs(&self) -> impl Iterator<Item = (Oid, u64)> + '_ {
         self.epochs.iter().copied()
     }
 
@@ -84,6 +85,32 @@ impl Note {
                 .zip(&other.epochs)
                 .all(|((table, mine), (same, theirs))| table == same && mine >= theirs)
     }
+}
+
+/// What a read notes before it begins, all at one moment.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Begun {
+    /// The epochs of what it reads.
+    pub note: Note,
+    /// What a replica must have replayed to serve it.
+    pub fence: Fence,
+    /// The era that the fence belongs to.
+    pub era: u64,
+    /// A commit on its tables is in flight: its answer must not be stored.
+    pub in_flight: bool,
+    /// Such a commit is known to write one of them: whoever has read from the primary may have seen it.
+    pub known_in_flight: bool,
+}
+
+/// How an entry's note stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Currency {
+    /// Nothing was written since.
+    Current,
+    /// Nothing was acknowledged since, but a known write of its tables is on its way.
+    InFlight,
+    /// A write was acknowledged since.
+    Outdated,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -110,6 +137,7 @@ pub struct Shown {
 /// was forgotten and comes back never shows an epoch that it had before.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Clocks {
+    guards: Guards,
     era: u64,
     drawn: u64,
     floor_epoch: u64,
@@ -122,6 +150,7 @@ impl Clocks {
     /// The clocks at the proxy's start: what was acknowledged before is not known, so the floor is pending.
     pub fn new(era: u64, now: Tick) -> Self {
         Self {
+            guards: Guards::default(),
             era,
             drawn: 0,
             floor_epoch: 0,
@@ -131,8 +160,29 @@ impl Clocks {
         }
     }
 
+    /// The same under other guards.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn under(self, guards: Guards) -> Self {
+        Self { guards, ..self }
+    }
+
+    /// The guards that are on.
+    #[doc(hidden)]
+    pub fn guards(&self) -> Guards {
+        self.guards
+    }
+
     /// Announces that a commit over `scope` is about to be sent.
     pub fn announce(&mut self, scope: Scope) -> Mark {
+        if self.guards.in_flight {
+            self.mark(scope)
+        } else {
+            Mark(Scope::Tables(Box::default()))
+        }
+    }
+
+    fn mark(&mut self, scope: Scope) -> Mark {
         match &scope {
             Scope::Tables(tables) => {
                 for table in tables {
@@ -163,6 +213,14 @@ impl Clocks {
                 self.tables.retain(|_, clock| clock.in_flight > 0);
             }
         }
+    }
+
+    /// As `witness`, for a commit that need not be visible on the primary yet: it is in flight until it is.
+    pub fn witness_unseen(&mut self, era: u64, tables: &[Oid], end: Lsn, now: Tick) -> Mark {
+        let unseen: &[Oid] = if self.guards.visibility { tables } else { &[] };
+        let mark = self.mark(Scope::Tables(unseen.into()));
+        self.witness(era, tables, end, now);
+        mark
     }
 
     /// The stream of `era` has shown a commit of these tables, which ends at `end`. Its position is known, so no probe is needed.
@@ -202,6 +260,9 @@ impl Clocks {
         self.acknowledge(&Scope::Everything, now);
         for clock in self.tables.values_mut() {
             clock.fence = Fence::OPEN;
+        }
+        if !self.guards.eras {
+            self.floor_fence = Fence::OPEN;
         }
     }
 
@@ -249,6 +310,22 @@ impl Clocks {
         known.map(|clock| clock.fence).fold(self.floor_fence, Fence::max)
     }
 
+    /// Notes all that a read of these tables must know, before it is sent. `past_the_proxy`: what a replica must have replayed
+    /// because of writes that were not seen here.
+    pub fn begin(&self, tables: &[Oid], past_the_proxy: Fence) -> Begun {
+        Begun {
+            note: self.note(tables),
+            fence: if self.guards.fences {
+                self.fence(tables).max(past_the_proxy)
+            } else {
+                Fence::OPEN
+            },
+            era: self.era,
+            in_flight: self.in_flight(tables),
+            known_in_flight: self.known_in_flight(tables),
+        }
+    }
+
     /// Is a commit on any of these tables, or one whose set is unknown, on its way? Then no fill of them is stored, and
     /// no flight of them is joined.
     pub fn in_flight(&self, tables: &[Oid]) -> bool {
@@ -281,8 +358,23 @@ impl Clocks {
                 .all(|(table, epoch)| self.epoch(*table) == *epoch)
     }
 
+    /// How an answer that was read under `note` stands.
+    pub fn currency(&self, note: &Note) -> Currency {
+        let known_in_flight = |(table, _): &(Oid, u64)| self.known_in_flight(&[*table]);
+        if self.guards.epochs && !self.is_current(note) {
+            Currency::Outdated
+        } else if note.epochs.iter().any(known_in_flight) {
+            Currency::InFlight
+        } else {
+            Currency::Current
+        }
+    }
+
     /// May an answer that was read under `note` be stored, or a flight that began under it be joined?
     pub fn may_share(&self, note: &Note) -> bool {
+        if !self.guards.epochs {
+            return true;
+        }
         let in_flight = self.everything_in_flight > 0
             || note
                 .tables()
