@@ -49,11 +49,17 @@ impl Scope {
 /// Proof that a commit was announced as in flight; given back to `Clocks::land`, once. Cloned only together with its clocks.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[must_use = "a commit that never lands forbids its tables to the cache for ever"]
-pub struct Mark(Scope);
+pub struct Mark {
+    scope: Scope,
+    /// The stream told of it, and the primary need not show it yet.
+    is_unseen: bool,
+}
 
 /// The state of the clocks that a fill or a flight began under.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Note {
+    /// A commit that the stream told of was not seen on the primary yet: it may be acknowledged any time, and the clocks not move.
+    is_unseen: bool,
     floor: u64,
     epochs: Box<[(Oid, u64)]>,
 }
@@ -77,7 +83,8 @@ impl Note {
     /// Was this taken at or after the other, as far as writes of their tables go? What was read under it then misses nothing
     /// that was acknowledged before the other was taken. Both must speak of the same tables.
     pub fn covers(&self, other: &Self) -> bool {
-        self.floor >= other.floor
+        !self.is_unseen
+            && self.floor >= other.floor
             && self.epochs.len() == other.epochs.len()
             && self
                 .epochs
@@ -118,6 +125,8 @@ struct Clock {
     epoch: u64,
     fence: Fence,
     in_flight: u32,
+    /// Of these, those that the stream told of.
+    unseen: u32,
 }
 
 /// A clock, as the console shows it.
@@ -175,23 +184,26 @@ impl Clocks {
 
     /// Announces that a commit over `scope` is about to be sent.
     pub fn announce(&mut self, scope: Scope) -> Mark {
-        if self.guards.in_flight {
-            self.mark(scope)
+        let scope = if self.guards.in_flight {
+            scope
         } else {
-            Mark(Scope::Tables(Box::default()))
-        }
+            Scope::Tables(Box::default())
+        };
+        self.mark(scope, false)
     }
 
-    fn mark(&mut self, scope: Scope) -> Mark {
+    fn mark(&mut self, scope: Scope, is_unseen: bool) -> Mark {
         match &scope {
             Scope::Tables(tables) => {
                 for table in tables {
-                    self.clock(*table).in_flight += 1;
+                    let clock = self.clock(*table);
+                    clock.in_flight += 1;
+                    clock.unseen += u32::from(is_unseen);
                 }
             }
             Scope::Everything => self.everything_in_flight += 1,
         }
-        Mark(scope)
+        Mark { scope, is_unseen }
     }
 
     /// A commit over `scope` may have happened. To be called before anything that acknowledges it is forwarded.
@@ -218,7 +230,7 @@ impl Clocks {
     /// As `witness`, for a commit that need not be visible on the primary yet: it is in flight until it is.
     pub fn witness_unseen(&mut self, era: u64, tables: &[Oid], end: Lsn, now: Tick) -> Mark {
         let unseen: &[Oid] = if self.guards.visibility { tables } else { &[] };
-        let mark = self.mark(Scope::Tables(unseen.into()));
+        let mark = self.mark(Scope::Tables(unseen.into()), true);
         self.witness(era, tables, end, now);
         mark
     }
@@ -239,7 +251,7 @@ impl Clocks {
 
     /// The commit that `mark` announced is over: its unit ended, or its server process is gone.
     pub fn land(&mut self, mark: Mark) {
-        match mark.0 {
+        match mark.scope {
             Scope::Tables(tables) => {
                 for table in &tables {
                     let clock = self
@@ -247,6 +259,7 @@ impl Clocks {
                         .get_mut(table)
                         .expect("a clock in flight is never forgotten");
                     clock.in_flight -= 1;
+                    clock.unseen -= u32::from(mark.is_unseen);
                 }
             }
             Scope::Everything => self.everything_in_flight -= 1,
@@ -343,7 +356,9 @@ impl Clocks {
     /// Notes the epochs of the tables that a read is about to see.
     pub fn note(&self, tables: &[Oid]) -> Note {
         let epochs = tables.iter().map(|table| (*table, self.epoch(*table))).collect();
+        let is_unseen = |table: &Oid| self.tables.get(table).is_some_and(|clock| clock.unseen > 0);
         Note {
+            is_unseen: tables.iter().any(is_unseen),
             floor: self.floor_epoch,
             epochs,
         }
@@ -393,6 +408,7 @@ impl Clocks {
             epoch: self.floor_epoch,
             fence: Fence::OPEN,
             in_flight: 0,
+            unseen: 0,
         };
         self.tables.entry(table).or_insert(fresh)
     }

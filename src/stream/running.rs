@@ -91,9 +91,10 @@ impl Running {
     /// From the slot's consistent point on; `latest`: a snapshot taken since.
     pub fn new(begun: Begun, point: Lsn, latest: Snapshot) -> Self {
         let (now, before) = (Instant::now(), begun.board.status());
+        let guards = begun.database.guards();
         Self {
             begun,
-            state: State::new(point, latest),
+            state: State::new(point, latest).under(guards),
             work: None,
             plan_due: now,
             planned: 0,

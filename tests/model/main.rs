@@ -1,13 +1,15 @@
-//! A model of the proxy between its clients and a cluster, searched exhaustively: every order of events, none left out.
+//! A model of the proxy between its clients and a cluster, searched exhaustively: every order of events, none cut by depth or time.
 //!
-//! The clocks, notes, fences, marks and flights in it are the crate's own values, and change by the crate's own code; what the model
-//! adds is the world around them, and the order in which a session calls them. Two things make it finite and small, and neither
-//! leaves a lie out. First, decisions never look at an answer, and the contract only asks that an answer holds enough: so of two
-//! worlds that differ in what an answer holds, the one where it holds less is searched. A replica has replayed what its reader's
-//! fence demands and nothing more, and a read sees its snapshot the moment it begins. Second, two states are one when what they
-//! hold decides the same from there on: epochs count only as far as a note is current or covers another, positions only by the
-//! commits behind them. Readers read without end. A lie in any of the searched states is a lie to one who is served there.
+//! Clocks, notes, fences, marks, flights, the cluster's board and the stream's state are the crate's own; the model adds the world, and
+//! the order in which sessions call them. Two things keep it small, and neither leaves a lie out. Decisions never look at an answer,
+//! and the contract only asks that it holds enough: of two worlds the one with less is searched, in which a replica has replayed what a
+//! reader's fence demands and no more, and a read sees its snapshot when it begins. And two states are one when they decide the same
+//! from there on: epochs count by which note is current or covers which, positions by what lies behind them. Sessions read without end.
+//! Three searches share the events: writes with new starts and lost connections; writes with a failover; writes through and past the
+//! proxy with a stream. A stream with a failover is not searched: it ends with the era. Nor are time, levels but fresh, catalog, pools.
 
+mod cluster;
 mod observed;
 mod proxy;
 mod runs;
+mod streamed;

@@ -7,13 +7,16 @@
 
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
+use std::time::Instant;
 
-use pgladder::freshness::clocks::Mark;
+use pgladder::cluster::NodeId;
+use pgladder::freshness::clocks::{Begun, Mark};
 use pgladder::freshness::fence::Fence;
 use pgladder::freshness::guards::Guards;
 use pgladder::protocol::lsn::Lsn;
 use stateright::{Model, Property};
 
+use crate::cluster::{Cluster, NODES, OLD};
 use crate::proxy::{Event, HOLDS, Image, KEYS, Met, PENDING, Proxy, Reader, Set, Wait, oids, scope, small};
 
 pub const WRITERS: usize = 2;
@@ -48,6 +51,8 @@ pub struct Writer {
     pub is_completed: bool,
     /// The primary shows it, though nobody was told.
     pub is_visible: bool,
+    /// Where it was sent.
+    pub node: NodeId,
     pub mark: Option<Mark>,
 }
 
@@ -59,6 +64,8 @@ pub struct State {
     pub proxy: Proxy,
     pub restarts: u8,
     pub breaks: u8,
+    /// Where a failover may come.
+    pub cluster: Option<Box<Cluster>>,
 }
 
 #[derive(Debug, Clone)]
@@ -71,6 +78,10 @@ pub struct Observed {
     pub keys: Vec<Set>,
     pub restarts: u8,
     pub breaks: u8,
+    /// The standby may take the primary's place.
+    pub fails_over: bool,
+    /// Writes complete after their commit, and none fails.
+    pub is_plain: bool,
     pub met: Arc<Met>,
 }
 
@@ -92,6 +103,9 @@ pub enum Action {
     Finish(usize),
     Abandon(usize),
     Restart,
+    FailOver,
+    Poll(NodeId),
+    BeginEra,
 }
 
 impl Hash for State {
@@ -111,6 +125,9 @@ impl Hash for State {
             Fence::At(lsn) => committed & !self.up_to(lsn),
             Fence::Pending(_) => PENDING,
         });
+        if let Some(cluster) = &self.cluster {
+            self.image_of(cluster, &mut image);
+        }
         hasher.write(image.bytes());
     }
 }
@@ -122,14 +139,64 @@ impl Writer {
             at: At::Rest,
             is_completed: false,
             is_visible: false,
+            node: OLD,
             mark: None,
         }
     }
 }
 
 impl State {
+    fn image_of(&self, cluster: &Cluster, image: &mut Image) {
+        cluster.image(image);
+        let missing = |lsn: Lsn| self.committed() & !self.up_to(lsn);
+        image.put(cluster.left_behind().map_or(0, missing));
+        image.put(u8::from(cluster.era == self.proxy.clocks.era()));
+        for writer in &self.writers {
+            image.put(u8::from(writer.node == OLD));
+        }
+    }
+
     fn acknowledged(&self) -> Set {
         self.up_to(Lsn(self.log.len() as u64))
+    }
+
+    /// What a read that begins so is answered, at the least; `None`: nobody is there to answer it.
+    fn answer(&self, begun: &Begun, met: &Met) -> Option<Set> {
+        let Some(cluster) = &self.cluster else {
+            return Some(match begun.fence {
+                Fence::At(lsn) => {
+                    met.note(Event::Replica);
+                    self.up_to(lsn)
+                }
+                Fence::Pending(_) => self.committed(),
+            });
+        };
+        if let Fence::At(lsn) = begun.fence
+            && begun.era == cluster.era
+            && let Some(replayed) = cluster.replayed(lsn)
+        {
+            met.note(Event::Replica);
+            return Some(self.up_to(replayed));
+        }
+        let primary = cluster.primary?;
+        Some(match cluster.fork {
+            Some(fork) if primary == OLD => self.up_to(fork),
+            _ => self.committed(),
+        })
+    }
+
+    fn has_primary(&self) -> bool {
+        self.cluster
+            .as_ref()
+            .is_none_or(|cluster| cluster.primary.is_some())
+    }
+
+    /// Was the write sent to a node that is no primary any more?
+    fn is_deposed(&self, w: usize) -> bool {
+        let node = self.writers[w].node;
+        self.cluster
+            .as_ref()
+            .is_some_and(|cluster| cluster.is_deposed(node))
     }
 
     /// What the primary shows.
@@ -207,14 +274,18 @@ impl Observed {
         };
     }
 
+    fn send(&self, state: &mut State, w: usize) {
+        let primary = state.cluster.as_ref().and_then(|cluster| cluster.primary);
+        let write = self.write(state, w);
+        let mark = state.proxy.clocks.announce(scope(write.tables, write.is_known));
+        let writer = &mut state.writers[w];
+        (writer.at, writer.node, writer.mark) = (At::Sent, primary.unwrap_or(OLD), Some(mark));
+    }
+
     fn step_writer(&self, state: &mut State, w: usize, action: Action) {
         let at = state.writers[w].at;
         match action {
-            Action::Send(_) => {
-                let write = self.write(state, w);
-                let mark = state.proxy.clocks.announce(scope(write.tables, write.is_known));
-                (state.writers[w].at, state.writers[w].mark) = (At::Sent, Some(mark));
-            }
+            Action::Send(_) => self.send(state, w),
             Action::Complete(_) => {
                 self.raise(state, w);
                 (state.writers[w].at, state.writers[w].is_completed) = (At::Completed, true);
@@ -254,7 +325,9 @@ impl Observed {
                 Self::land(state, w);
             }
             Action::Break(_) => {
-                state.breaks -= 1;
+                if !state.is_deposed(w) {
+                    state.breaks -= 1;
+                }
                 self.raise(state, w);
                 state.writers[w].at = At::Lost;
                 if at == At::Told {
@@ -263,61 +336,52 @@ impl Observed {
                 }
             }
             _ => {
-                Self::commit(state, w);
+                // A standby that has taken over may have it; the primary that was replaced shows it to nobody.
+                if !state.is_deposed(w)
+                    || state
+                        .cluster
+                        .as_ref()
+                        .is_some_and(|cluster| cluster.timeline == 2)
+                {
+                    Self::commit(state, w);
+                }
                 self.raise(state, w);
                 Self::land(state, w);
             }
         }
     }
 
-    /// A read that leads is answered by a replica that has replayed what it must and nothing else, or, where no replica may, by what
-    /// is committed now.
-    fn seat(&self, state: &mut State, r: usize, wait: Wait) -> Option<()> {
-        let tables = self.keys[wait.key];
-        let begun = state.proxy.clocks.begin(oids(tables), Fence::OPEN);
-        if begun.known_in_flight && state.proxy.shown[r] != 0 {
-            // The primary answers this reader, and nobody shares that.
-            return None;
+    fn look(&self, next: &mut State) {
+        let mut keys = [0; KEYS];
+        for (of_key, tables) in keys.iter_mut().zip(&self.keys) {
+            *of_key = self.of(*tables);
         }
-        let answer = match begun.fence {
-            Fence::At(lsn) => {
-                self.met.note(Event::Replica);
-                state.up_to(lsn)
-            }
-            Fence::Pending(_) => state.committed(),
-        };
-        state
-            .proxy
-            .seat(r, wait, (begun, answer & self.of(tables)), &self.met);
-        Some(())
-    }
-}
-
-impl Model for Observed {
-    type State = State;
-    type Action = Action;
-
-    fn init_states(&self) -> Vec<State> {
-        vec![State {
-            log: Vec::new(),
-            writers: [Writer::new(), Writer::new()],
-            proxy: Proxy::new(1, 1, self.guards),
-            restarts: self.restarts,
-            breaks: self.breaks,
-        }]
+        let acknowledged = next.acknowledged();
+        next.proxy.look(acknowledged, keys, &self.met);
     }
 
-    fn actions(&self, state: &State, actions: &mut Vec<Action>) {
-        if state.proxy.lie.is_some() {
-            return;
-        }
+    fn of_writers(&self, state: &State, actions: &mut Vec<Action>) {
         for (w, writer) in state.writers.iter().enumerate() {
+            if state.is_deposed(w) {
+                match writer.at {
+                    At::Rest => {}
+                    At::Sent | At::Completed => actions.push(Action::Break(w)),
+                    At::Told => actions.extend([Action::End(w), Action::Break(w)]),
+                    At::Unheard => actions.push(Action::Hear(w)),
+                    At::Lost => actions.push(Action::Gone(w)),
+                }
+                if writer.at != At::Rest {
+                    continue;
+                }
+            }
             match writer.at {
-                At::Rest if usize::from(writer.over) < self.scripts[w].len() => actions.push(Action::Send(w)),
+                At::Rest if usize::from(writer.over) < self.scripts[w].len() && state.has_primary() => {
+                    actions.push(Action::Send(w));
+                }
                 At::Rest => {}
                 At::Sent => {
                     actions.push(Action::Commit(w));
-                    if !writer.is_visible {
+                    if !writer.is_visible && !self.is_plain {
                         actions.extend([Action::Complete(w), Action::Fail(w)]);
                     }
                 }
@@ -331,16 +395,18 @@ impl Model for Observed {
                 At::Told => actions.push(Action::End(w)),
                 At::Lost => actions.push(Action::Gone(w)),
             }
-            if !writer.is_visible && matches!(writer.at, At::Sent | At::Completed | At::Lost) {
+            // What was shown and then lost in a failover was promised to nobody.
+            let may_show = !self.fails_over && !writer.is_visible;
+            if may_show && matches!(writer.at, At::Sent | At::Completed | At::Lost) {
                 actions.push(Action::Show(w));
             }
             if state.breaks > 0 && matches!(writer.at, At::Sent | At::Completed | At::Told) {
                 actions.push(Action::Break(w));
             }
         }
-        if state.proxy.awaits_probe() {
-            actions.push(Action::Probe);
-        }
+    }
+
+    fn of_readers(&self, state: &State, actions: &mut Vec<Action>) {
         let on_their_way = self.known_on_their_way(state);
         for (r, reader) in state.proxy.readers.iter().enumerate() {
             match reader {
@@ -365,6 +431,76 @@ impl Model for Observed {
                 Reader::Wakes(_) => actions.push(Action::Wake(r)),
             }
         }
+    }
+
+    fn step_cluster(state: &mut State, action: Action) -> Option<()> {
+        let written = Lsn(state.log.len() as u64);
+        let (cluster, proxy) = (state.cluster.as_mut()?, &mut state.proxy);
+        match action {
+            Action::FailOver => cluster.fail_over(written),
+            Action::Poll(node) => cluster.poll(node),
+            Action::BeginEra => proxy.begin_era(cluster.era),
+            _ => {
+                let probe = cluster.ask(proxy.tick, written)?;
+                proxy.clocks.settle(probe.era, probe.covers, probe.lsn);
+            }
+        }
+        Some(())
+    }
+
+    /// A read that leads is answered by a replica that has replayed what it must and nothing else, or, where no replica may, by what
+    /// is committed now.
+    fn seat(&self, state: &mut State, r: usize, wait: Wait) -> Option<()> {
+        let tables = self.keys[wait.key];
+        let begun = state.proxy.clocks.begin(oids(tables), Fence::OPEN);
+        if begun.known_in_flight && state.proxy.shown[r] != 0 {
+            // The primary answers this reader, and nobody shares that.
+            return None;
+        }
+        let answer = state.answer(&begun, &self.met)?;
+        state
+            .proxy
+            .seat(r, wait, (begun, answer & self.of(tables)), &self.met);
+        Some(())
+    }
+}
+
+impl Model for Observed {
+    type State = State;
+    type Action = Action;
+
+    fn init_states(&self) -> Vec<State> {
+        let cluster = Cluster::new(Instant::now());
+        let era = if self.fails_over { cluster.era } else { 1 };
+        vec![State {
+            log: Vec::new(),
+            writers: [Writer::new(), Writer::new()],
+            proxy: Proxy::new(era, 1, self.guards),
+            restarts: self.restarts,
+            breaks: self.breaks,
+            cluster: self.fails_over.then(|| Box::new(cluster)),
+        }]
+    }
+
+    fn actions(&self, state: &State, actions: &mut Vec<Action>) {
+        if state.proxy.lie.is_some() {
+            return;
+        }
+        self.of_writers(state, actions);
+        self.of_readers(state, actions);
+        if let Some(cluster) = &state.cluster {
+            let awaits = state.proxy.awaits_probe() && cluster.primary.is_some();
+            let may = [
+                (awaits, Action::Probe),
+                (cluster.fork.is_none(), Action::FailOver),
+                (cluster.era != state.proxy.clocks.era(), Action::BeginEra),
+            ];
+            actions.extend(may.into_iter().filter(|(may, _)| *may).map(|(_, action)| action));
+            let nodes = (0..NODES).map(NodeId).filter(|node| cluster.has_news(*node));
+            actions.extend(nodes.map(Action::Poll));
+        } else if state.proxy.awaits_probe() {
+            actions.push(Action::Probe);
+        }
         if state.restarts > 0 {
             actions.push(Action::Restart);
         }
@@ -382,7 +518,7 @@ impl Model for Observed {
             | Action::Fail(w)
             | Action::Break(w)
             | Action::Gone(w) => self.step_writer(&mut next, w, action),
-            Action::Probe => {
+            Action::Probe if next.cluster.is_none() => {
                 let (covers, written) = (next.proxy.tick, Lsn(next.log.len() as u64));
                 next.proxy.clocks.settle(1, covers, written);
             }
@@ -404,11 +540,17 @@ impl Model for Observed {
                     self.seat(&mut next, r, wait)?;
                 }
             }
+            Action::Probe | Action::FailOver | Action::Poll(_) | Action::BeginEra => {
+                Self::step_cluster(&mut next, action)?;
+            }
             Action::Finish(r) => next.proxy.finish(r, &self.met),
             Action::Abandon(r) => next.proxy.abandon(r, &self.met),
             Action::Restart => {
                 next.restarts -= 1;
                 next.proxy.restart(1);
+                if let Some(cluster) = &mut next.cluster {
+                    cluster.forget();
+                }
                 for writer in &mut next.writers {
                     // Nobody will be told of it.
                     if writer.at != At::Rest {
@@ -420,12 +562,7 @@ impl Model for Observed {
                 }
             }
         }
-        let mut keys = [0; KEYS];
-        for (of_key, tables) in keys.iter_mut().zip(&self.keys) {
-            *of_key = self.of(*tables);
-        }
-        let acknowledged = next.acknowledged();
-        next.proxy.look(acknowledged, keys, &self.met);
+        self.look(&mut next);
         Some(next)
     }
 

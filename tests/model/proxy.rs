@@ -47,6 +47,14 @@ pub fn oids(tables: Set) -> &'static [Oid] {
     }
 }
 
+fn oids_of(note: &Note) -> &'static [Oid] {
+    let mut tables = 0;
+    for table in note.tables() {
+        tables |= small(table);
+    }
+    oids(tables)
+}
+
 pub fn scope(tables: Set, is_known: bool) -> Scope {
     if is_known {
         Scope::Tables(oids(tables).into())
@@ -147,6 +155,13 @@ impl Proxy {
             lie,
             ..Self::new(era, self.tick + 1, guards)
         };
+    }
+
+    /// The cluster's era is another one.
+    pub fn begin_era(&mut self, era: u64) {
+        self.tick += 1;
+        self.clocks.begin_era(era, self.tick);
+        self.entries = [None, None];
     }
 
     pub fn acknowledge(&mut self, scope: &Scope) {
@@ -262,6 +277,21 @@ impl Proxy {
         }
     }
 
+    /// A leader for whom nobody waits, whose answer will not be stored, and whom nobody may join any more, might as well be gone.
+    pub fn drop_futile(&mut self) {
+        for r in 0..READERS {
+            let Reader::Leads { key, begun, .. } = &self.readers[r] else {
+                continue;
+            };
+            let is_stored = !begun.in_flight && self.clocks.may_share(&begun.note);
+            let is_joined = begun.note.covers(&self.clocks.note(oids_of(&begun.note)));
+            let waits = |reader: &Reader| matches!(reader, Reader::Waits { wait, .. } if wait.key == *key);
+            if !is_stored && !is_joined && !self.readers.iter().any(waits) {
+                self.readers[r] = Reader::Rest;
+            }
+        }
+    }
+
     pub fn awaits_probe(&self) -> bool {
         self.clocks.fence(oids(A | B)) > Fence::At(pgladder::protocol::lsn::Lsn(u64::MAX))
     }
@@ -300,8 +330,8 @@ impl Image {
 }
 
 impl Proxy {
-    /// `missing`: what a fence leaves out of all that is committed.
-    pub fn image(&self, image: &mut Image, committed: Set, missing: &dyn Fn(Fence) -> u8) {
+    /// `missing`: what a fence leaves out of all that is committed. Returns what anything leaves out; the rest nobody can miss any more.
+    pub fn image(&self, image: &mut Image, committed: Set, missing: &dyn Fn(Fence) -> u8) -> Set {
         for one in self.clocks.shown(usize::MAX) {
             image.put(small(one.table.unwrap_or_default()) << 4 | small(one.in_flight));
         }
@@ -312,7 +342,9 @@ impl Proxy {
             in_play |= if missing == PENDING { 0 } else { missing };
         }
         for entry in &self.entries {
-            image.put(entry.as_ref().map_or(0xFF, |entry| committed & !entry.answer));
+            let missing = entry.as_ref().map(|entry| committed & !entry.answer);
+            image.put(missing.unwrap_or(0xFF));
+            in_play |= missing.unwrap_or_default();
         }
         for reader in &self.readers {
             if let Reader::Leads { answer, .. } = reader {
@@ -354,5 +386,6 @@ impl Proxy {
             image.put(*byte);
         }
         image.put(u8::from(self.lie.is_some()));
+        in_play
     }
 }

@@ -11,7 +11,8 @@ use pgladder::freshness::guards::Guards;
 use stateright::{Checker, Model};
 
 use crate::observed::{Observed, Write};
-use crate::proxy::{A, B, HOLDS};
+use crate::proxy::{A, B, Event, HOLDS};
+use crate::streamed::Streamed;
 
 /// Searches all states: the contract holds in each, and nothing that it is about is missing.
 fn explore<M>(name: &str, model: M)
@@ -87,6 +88,8 @@ fn observed() -> Observed {
         keys: vec![A, A | B],
         restarts: 1,
         breaks: 1,
+        fails_over: false,
+        is_plain: false,
         met: Arc::default(),
     }
 }
@@ -120,4 +123,77 @@ fn each_guard_of_observed_writes_is_needed() {
             ..observed()
         },
     );
+}
+
+fn failing_over() -> Observed {
+    Observed {
+        scripts: [vec![known(A)], vec![known(A | B)]],
+        keys: vec![A | B],
+        restarts: 0,
+        breaks: 0,
+        fails_over: true,
+        ..observed()
+    }
+}
+
+#[test]
+fn no_read_misses_what_was_acknowledged_before_a_failover() {
+    let model = failing_over();
+    explore("failover", model.clone());
+    assert_eq!(model.met.missing(), [Event::HeldBack]);
+}
+
+#[test]
+fn fences_must_outlive_a_failover() {
+    let guards = Guards {
+        eras: false,
+        ..Guards::default()
+    };
+    finds(
+        "eras",
+        &Observed {
+            guards,
+            ..failing_over()
+        },
+    );
+}
+
+fn streamed() -> Streamed {
+    Streamed {
+        guards: Guards::default(),
+        scripts: [vec![A], vec![A]],
+        keys: vec![A],
+        streams: 1,
+        restarts: 0,
+        origin: Instant::now(),
+        met: Arc::default(),
+    }
+}
+
+#[test]
+fn no_read_misses_what_the_stream_has_passed() {
+    let model = streamed();
+    explore("stream, both ways", model.clone());
+    assert_eq!(model.met.missing(), [Event::HeldBack, Event::Queued]);
+    let again = Streamed {
+        scripts: [vec![], vec![A, A]],
+        streams: 2,
+        restarts: 1,
+        ..model
+    };
+    explore("streams, past the proxy", again);
+}
+
+#[test]
+fn each_guard_of_the_stream_is_needed() {
+    let on = Guards::default();
+    let without = |name, guards| finds(name, &Streamed { guards, ..streamed() });
+    without(
+        "visibility",
+        Guards {
+            visibility: false,
+            ..on
+        },
+    );
+    without("barrier", Guards { barrier: false, ..on });
 }
