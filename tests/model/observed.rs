@@ -80,8 +80,6 @@ pub struct Observed {
     pub breaks: u8,
     /// The standby may take the primary's place.
     pub fails_over: bool,
-    /// Writes complete after their commit, and none fails.
-    pub is_plain: bool,
     pub met: Arc<Met>,
 }
 
@@ -381,7 +379,7 @@ impl Observed {
                 At::Rest => {}
                 At::Sent => {
                     actions.push(Action::Commit(w));
-                    if !writer.is_visible && !self.is_plain {
+                    if !writer.is_visible {
                         actions.extend([Action::Complete(w), Action::Fail(w)]);
                     }
                 }

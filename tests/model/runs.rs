@@ -89,7 +89,6 @@ fn observed() -> Observed {
         restarts: 1,
         breaks: 1,
         fails_over: false,
-        is_plain: false,
         met: Arc::default(),
     }
 }
@@ -97,7 +96,10 @@ fn observed() -> Observed {
 #[test]
 fn no_read_misses_what_was_acknowledged_through_the_proxy() {
     let model = observed();
-    explore("observed writes", model.clone());
+    explore(
+        "writes through the proxy, a new start and a lost connection",
+        model.clone(),
+    );
     assert_eq!(model.met.missing(), []);
 }
 
@@ -127,7 +129,7 @@ fn each_guard_of_observed_writes_is_needed() {
 
 fn failing_over() -> Observed {
     Observed {
-        scripts: [vec![known(A)], vec![known(A | B)]],
+        scripts: [vec![known(A), known(A)], vec![known(A | B), known(A | B)]],
         keys: vec![A | B],
         restarts: 0,
         breaks: 0,
@@ -139,7 +141,7 @@ fn failing_over() -> Observed {
 #[test]
 fn no_read_misses_what_was_acknowledged_before_a_failover() {
     let model = failing_over();
-    explore("failover", model.clone());
+    explore("a failover", model.clone());
     assert_eq!(model.met.missing(), [Event::HeldBack]);
 }
 
@@ -161,7 +163,7 @@ fn fences_must_outlive_a_failover() {
 fn streamed() -> Streamed {
     Streamed {
         guards: Guards::default(),
-        scripts: [vec![A], vec![A]],
+        scripts: [vec![A], vec![A, A]],
         keys: vec![A],
         streams: 1,
         restarts: 0,
@@ -173,7 +175,7 @@ fn streamed() -> Streamed {
 #[test]
 fn no_read_misses_what_the_stream_has_passed() {
     let model = streamed();
-    explore("stream, both ways", model.clone());
+    explore("a stream, and writes through and past the proxy", model.clone());
     assert_eq!(model.met.missing(), [Event::HeldBack, Event::Queued]);
     let again = Streamed {
         scripts: [vec![], vec![A, A]],
@@ -181,7 +183,7 @@ fn no_read_misses_what_the_stream_has_passed() {
         restarts: 1,
         ..model
     };
-    explore("streams, past the proxy", again);
+    explore("two streams, a new start, and writes past the proxy", again);
 }
 
 #[test]
