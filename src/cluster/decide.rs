@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 const CLAIM_FAILURES_MAX: u32 = 5;
 
 /// What one node answered to one poll.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Observation {
     /// `pg_is_in_recovery()`.
     pub in_recovery: bool,
@@ -40,7 +40,7 @@ pub struct Observation {
 }
 
 /// The latest about one node.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Seen {
     /// Nothing yet.
     NotAsked,
@@ -84,7 +84,7 @@ pub struct Decision {
 }
 
 /// A primary between two restarts, as this process has known it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Incarnation {
     node: NodeId,
     timeline: u32,
@@ -93,7 +93,7 @@ struct Incarnation {
 }
 
 /// All observations, and what must be remembered between judgements.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Board {
     seen: Vec<Seen>,
     gates: Vec<Gate>,

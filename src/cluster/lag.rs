@@ -15,10 +15,10 @@ use std::{
 const HISTORY_MAX: usize = 4096;
 
 /// The primary's flush positions.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct History(VecDeque<Found>);
 
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Found {
     /// The last moment at which it was asked for and still found there.
     at: Instant,
@@ -72,7 +72,7 @@ impl History {
 }
 
 /// Whether a replica is out for its lag.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Gate {
     In,
     /// Out; it has been under the lower limit for this many samples.

@@ -38,7 +38,7 @@ impl NodeConfig {
 }
 
 /// When a replica has fallen too far behind, and when it may come back.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct LagLimit {
     /// A replica that lags longer than this is not used.
     pub lag_max: Duration,

@@ -104,7 +104,7 @@ impl fmt::Display for MissingRight {
 
 /// A position read from a node. A replica's is what it has replayed, and a lower bound **only for server connections that were
 /// open before it was sent for**: a standby whose backend crashed replays again from an earlier point.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Sample {
     /// Replayed on a replica, flushed on the primary.
     pub lsn: Lsn,

@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 
 use super::fence::{Fence, Tick};
+use super::guards::Guards;
 use crate::catalog::verdict::{Oid, WriteSet};
 use crate::protocol::lsn::Lsn;
 
@@ -45,26 +46,32 @@ impl Scope {
     }
 }
 
-/// Proof that a commit was announced as in flight; given back to `Clocks::land`, once.
-#[derive(Debug, PartialEq, Eq, Hash)]
+/// Proof that a commit was announced as in flight; given back to `Clocks::land`, once. Cloned only together with its clocks.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[must_use = "a commit that never lands forbids its tables to the cache for ever"]
-pub struct Mark(Scope);
+pub struct Mark {
+    scope: Scope,
+    /// The stream told of it, and the primary need not show it yet.
+    is_unseen: bool,
+}
 
 /// The state of the clocks that a fill or a flight began under.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Note {
+    /// A commit that the stream told of was not seen on the primary yet: it may be acknowledged any time, and the clocks not move.
+    is_unseen: bool,
     floor: u64,
     epochs: Box<[(Oid, u64)]>,
 }
 
 impl Note {
     /// The floor's epoch.
-    pub(super) fn floor(&self) -> u64 {
+    pub fn floor(&self) -> u64 {
         self.floor
     }
 
     /// Its tables with their epochs.
-    pub(super) fn epochs(&self) -> impl Iterator<Item = (Oid, u64)> + '_ {
+    pub fn epochs(&self) -> impl Iterator<Item = (Oid, u64)> + '_ {
         self.epochs.iter().copied()
     }
 
@@ -76,7 +83,8 @@ impl Note {
     /// Was this taken at or after the other, as far as writes of their tables go? What was read under it then misses nothing
     /// that was acknowledged before the other was taken. Both must speak of the same tables.
     pub fn covers(&self, other: &Self) -> bool {
-        self.floor >= other.floor
+        !self.is_unseen
+            && self.floor >= other.floor
             && self.epochs.len() == other.epochs.len()
             && self
                 .epochs
@@ -86,11 +94,39 @@ impl Note {
     }
 }
 
+/// What a read notes before it begins, all at one moment.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Begun {
+    /// The epochs of what it reads.
+    pub note: Note,
+    /// What a replica must have replayed to serve it.
+    pub fence: Fence,
+    /// The era that the fence belongs to.
+    pub era: u64,
+    /// A commit on its tables is in flight: its answer must not be stored.
+    pub in_flight: bool,
+    /// Such a commit is known to write one of them: whoever has read from the primary may have seen it.
+    pub known_in_flight: bool,
+}
+
+/// How an entry's note stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Currency {
+    /// Nothing was written since.
+    Current,
+    /// Nothing was acknowledged since, but a known write of its tables is on its way.
+    InFlight,
+    /// A write was acknowledged since.
+    Outdated,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Clock {
     epoch: u64,
     fence: Fence,
     in_flight: u32,
+    /// Of these, those that the stream told of.
+    unseen: u32,
 }
 
 /// A clock, as the console shows it.
@@ -110,6 +146,7 @@ pub struct Shown {
 /// was forgotten and comes back never shows an epoch that it had before.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Clocks {
+    guards: Guards,
     era: u64,
     drawn: u64,
     floor_epoch: u64,
@@ -122,6 +159,7 @@ impl Clocks {
     /// The clocks at the proxy's start: what was acknowledged before is not known, so the floor is pending.
     pub fn new(era: u64, now: Tick) -> Self {
         Self {
+            guards: Guards::default(),
             era,
             drawn: 0,
             floor_epoch: 0,
@@ -131,17 +169,41 @@ impl Clocks {
         }
     }
 
+    /// The same under other guards.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn under(self, guards: Guards) -> Self {
+        Self { guards, ..self }
+    }
+
+    /// The guards that are on.
+    #[doc(hidden)]
+    pub fn guards(&self) -> Guards {
+        self.guards
+    }
+
     /// Announces that a commit over `scope` is about to be sent.
     pub fn announce(&mut self, scope: Scope) -> Mark {
+        let scope = if self.guards.in_flight {
+            scope
+        } else {
+            Scope::Tables(Box::default())
+        };
+        self.mark(scope, false)
+    }
+
+    fn mark(&mut self, scope: Scope, is_unseen: bool) -> Mark {
         match &scope {
             Scope::Tables(tables) => {
                 for table in tables {
-                    self.clock(*table).in_flight += 1;
+                    let clock = self.clock(*table);
+                    clock.in_flight += 1;
+                    clock.unseen += u32::from(is_unseen);
                 }
             }
             Scope::Everything => self.everything_in_flight += 1,
         }
-        Mark(scope)
+        Mark { scope, is_unseen }
     }
 
     /// A commit over `scope` may have happened. To be called before anything that acknowledges it is forwarded.
@@ -165,6 +227,14 @@ impl Clocks {
         }
     }
 
+    /// As `witness`, for a commit that need not be visible on the primary yet: it is in flight until it is.
+    pub fn witness_unseen(&mut self, era: u64, tables: &[Oid], end: Lsn, now: Tick) -> Mark {
+        let unseen: &[Oid] = if self.guards.visibility { tables } else { &[] };
+        let mark = self.mark(Scope::Tables(unseen.into()), true);
+        self.witness(era, tables, end, now);
+        mark
+    }
+
     /// The stream of `era` has shown a commit of these tables, which ends at `end`. Its position is known, so no probe is needed.
     pub fn witness(&mut self, era: u64, tables: &[Oid], end: Lsn, now: Tick) {
         if era != self.era {
@@ -181,7 +251,7 @@ impl Clocks {
 
     /// The commit that `mark` announced is over: its unit ended, or its server process is gone.
     pub fn land(&mut self, mark: Mark) {
-        match mark.0 {
+        match mark.scope {
             Scope::Tables(tables) => {
                 for table in &tables {
                     let clock = self
@@ -189,6 +259,7 @@ impl Clocks {
                         .get_mut(table)
                         .expect("a clock in flight is never forgotten");
                     clock.in_flight -= 1;
+                    clock.unseen -= u32::from(mark.is_unseen);
                 }
             }
             Scope::Everything => self.everything_in_flight -= 1,
@@ -202,6 +273,9 @@ impl Clocks {
         self.acknowledge(&Scope::Everything, now);
         for clock in self.tables.values_mut() {
             clock.fence = Fence::OPEN;
+        }
+        if !self.guards.eras {
+            self.floor_fence = Fence::OPEN;
         }
     }
 
@@ -249,6 +323,22 @@ impl Clocks {
         known.map(|clock| clock.fence).fold(self.floor_fence, Fence::max)
     }
 
+    /// Notes all that a read of these tables must know, before it is sent. `past_the_proxy`: what a replica must have replayed
+    /// because of writes that were not seen here.
+    pub fn begin(&self, tables: &[Oid], past_the_proxy: Fence) -> Begun {
+        Begun {
+            note: self.note(tables),
+            fence: if self.guards.fences {
+                self.fence(tables).max(past_the_proxy)
+            } else {
+                Fence::OPEN
+            },
+            era: self.era,
+            in_flight: self.in_flight(tables),
+            known_in_flight: self.known_in_flight(tables.iter().copied()),
+        }
+    }
+
     /// Is a commit on any of these tables, or one whose set is unknown, on its way? Then no fill of them is stored, and
     /// no flight of them is joined.
     pub fn in_flight(&self, tables: &[Oid]) -> bool {
@@ -265,7 +355,9 @@ impl Clocks {
     /// Notes the epochs of the tables that a read is about to see.
     pub fn note(&self, tables: &[Oid]) -> Note {
         let epochs = tables.iter().map(|table| (*table, self.epoch(*table))).collect();
+        let is_unseen = |table: &Oid| self.tables.get(table).is_some_and(|clock| clock.unseen > 0);
         Note {
+            is_unseen: tables.iter().any(is_unseen),
             floor: self.floor_epoch,
             epochs,
         }
@@ -280,8 +372,22 @@ impl Clocks {
                 .all(|(table, epoch)| self.epoch(*table) == *epoch)
     }
 
+    /// How an answer that was read under `note` stands.
+    pub fn currency(&self, note: &Note) -> Currency {
+        if self.guards.epochs && !self.is_current(note) {
+            Currency::Outdated
+        } else if self.known_in_flight(note.tables()) {
+            Currency::InFlight
+        } else {
+            Currency::Current
+        }
+    }
+
     /// May an answer that was read under `note` be stored, or a flight that began under it be joined?
     pub fn may_share(&self, note: &Note) -> bool {
+        if !self.guards.epochs {
+            return true;
+        }
         let in_flight = self.everything_in_flight > 0
             || note
                 .tables()
@@ -300,6 +406,7 @@ impl Clocks {
             epoch: self.floor_epoch,
             fence: Fence::OPEN,
             in_flight: 0,
+            unseen: 0,
         };
         self.tables.entry(table).or_insert(fresh)
     }

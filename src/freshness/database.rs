@@ -29,25 +29,11 @@ use crate::protocol::lsn::Lsn;
 use crate::sql::analyze;
 use crate::sql::statement::{Hints, Kind, Script, Statement};
 
+pub use super::clocks::{Begun, Currency};
 pub use streamed::Streamed;
 
 /// Bytes that the verdicts of one database may take.
 const VERDICT_BYTES_MAX: usize = 32 << 20;
-
-/// What a read notes before it begins, all at one moment.
-#[derive(Debug, Clone)]
-pub struct Begun {
-    /// The epochs of what it reads.
-    pub note: Note,
-    /// What a replica must have replayed to serve it.
-    pub fence: Fence,
-    /// The era that the fence belongs to.
-    pub era: u64,
-    /// A commit on its tables is in flight: its answer must not be stored.
-    pub in_flight: bool,
-    /// Such a commit is known to write one of them: whoever has read from the primary may have seen it.
-    pub known_in_flight: bool,
-}
 
 /// The shared state of one database.
 #[derive(Debug)]
@@ -94,7 +80,7 @@ impl Database {
         let now = ticks.raise();
         Self {
             name,
-            clocks: Mutex::new(Clocks::new(era, now)),
+            clocks: Mutex::new(Clocks::new(era, now).under(guards)),
             raises: Mutex::default(),
             invalidations: Mutex::default(),
             made_at: Instant::now(),
@@ -239,41 +225,35 @@ impl Database {
             Required::At(lsn) => Fence::At(lsn),
             Required::Unknown => Fence::Pending(self.ticks.now()),
         };
-        Begun {
-            note: clocks.note(tables),
-            fence: if self.guards.fences {
-                clocks.fence(tables).max(past_the_proxy)
-            } else {
-                Fence::OPEN
-            },
-            era: clocks.era(),
-            in_flight: clocks.in_flight(tables),
-            known_in_flight: clocks.known_in_flight(tables.iter().copied())
-                || self.nameless.load(Ordering::SeqCst) > 0,
-        }
+        let mut begun = clocks.begin(tables, past_the_proxy);
+        begun.known_in_flight |= self.nameless.load(Ordering::SeqCst) > 0;
+        begun
     }
 
     /// No write of the note's tables was acknowledged since it was taken, and none that is known is on its way.
     pub fn is_current(&self, note: &Note) -> Currency {
-        let clocks = self.clocks.lock();
-        if self.guards.epochs && !clocks.is_current(note) {
-            return Currency::Outdated;
-        }
-        if clocks.known_in_flight(note.tables()) || self.nameless.load(Ordering::SeqCst) > 0 {
+        let currency = self.clocks.lock().currency(note);
+        if currency == Currency::Current && self.nameless.load(Ordering::SeqCst) > 0 {
             Currency::InFlight
         } else {
-            Currency::Current
+            currency
         }
     }
 
     /// May an answer that was read under the note be stored, or shared with one who comes now?
     pub fn may_share(&self, note: &Note) -> bool {
-        !self.guards.epochs || self.clocks.lock().may_share(note)
+        self.clocks.lock().may_share(note)
     }
 
     /// Is a flight shared only by readers who miss nothing by that?
     pub fn guards_flights(&self) -> bool {
         self.guards.join
+    }
+
+    /// The guards that are on.
+    #[doc(hidden)]
+    pub fn guards(&self) -> Guards {
+        self.guards
     }
 
     /// A statement that can commit these writes is about to be sent.
@@ -286,13 +266,8 @@ impl Database {
         if nameless {
             self.nameless.fetch_add(1, Ordering::SeqCst);
         }
-        let scope = if self.guards.in_flight {
-            writes.scope.clone()
-        } else {
-            Scope::Tables(Box::default())
-        };
         Announced {
-            mark: self.clocks.lock().announce(scope),
+            mark: self.clocks.lock().announce(writes.scope.clone()),
             catalog,
             nameless,
         }
@@ -395,17 +370,6 @@ impl Database {
         *self.problem.lock() = Some(problem);
         self.loaded.notify_waiters();
     }
-}
-
-/// How an entry's note stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Currency {
-    /// Nothing was written since.
-    Current,
-    /// Nothing was acknowledged since, but a known write of its tables is on its way.
-    InFlight,
-    /// A write was acknowledged since.
-    Outdated,
 }
 
 /// What a statement or a transaction may change when it commits.

@@ -113,9 +113,10 @@ impl Session {
 
     /// ReadyForQuery came: the unit's commits, if any, have happened. Called before it is forwarded.
     pub(super) fn ready(&mut self, held: &mut Held) {
+        let completed = self.pending.acknowledged && self.database.guards().ready;
         for (announced, writes) in std::mem::take(&mut self.pending.announced) {
             // An error took back what is known to be written; a procedure may have committed before it.
-            if self.pending.acknowledged || writes.is_unknown() {
+            if completed || writes.is_unknown() {
                 let writes = self.as_committed(&writes);
                 self.proxy.acknowledge(&self.database, &writes);
             }

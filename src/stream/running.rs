@@ -115,8 +115,9 @@ impl Running {
     /// From the slot's consistent point on; `latest`: a snapshot taken since.
     pub fn new(begun: Begun, point: Lsn, latest: Snapshot) -> Self {
         let (now, before) = (Instant::now(), begun.board.status());
+        let guards = begun.database.guards();
         Self {
-            state: State::new(point, latest, begun.renews),
+            state: State::new(point, latest, begun.renews).under(guards),
             begun,
             work: None,
             plan_due: now,

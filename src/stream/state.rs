@@ -11,6 +11,7 @@ use std::time::Instant;
 use super::pgoutput::Committed;
 use super::snapshot::Snapshot;
 use crate::catalog::verdict::Oid;
+use crate::freshness::guards::Guards;
 use crate::protocol::lsn::Lsn;
 
 /// Commits that were streamed and not seen on the primary. Each is a session there that waits for a replica's confirmation, or
@@ -31,7 +32,7 @@ enum Standing {
 }
 
 /// Tables that were published together.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Barrier {
     tables: Vec<Oid>,
     /// Only snapshots asked for after this one were taken after the publication.
@@ -56,9 +57,10 @@ pub struct Shown<M> {
 pub struct LedgerFull;
 
 /// One stream. `M` is what the caller keeps for a commit until it is visible.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct State<M> {
     renews: bool,
+    guards: Guards,
     tables: BTreeMap<Oid, Standing>,
     barriers: Vec<Barrier>,
     ledger: VecDeque<(u64, M)>,
@@ -75,6 +77,7 @@ impl<M> State<M> {
     pub fn new(position: Lsn, latest: Snapshot, renews: bool) -> Self {
         Self {
             renews,
+            guards: Guards::default(),
             tables: BTreeMap::new(),
             barriers: Vec::new(),
             ledger: VecDeque::new(),
@@ -84,6 +87,13 @@ impl<M> State<M> {
             polls: VecDeque::new(),
             as_of: None,
         }
+    }
+
+    /// The same under other guards.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn under(self, guards: Guards) -> Self {
+        Self { guards, ..self }
     }
 
     /// These tables are published since just now, with the slot ready. Those that were before stay as they are.
@@ -182,7 +192,7 @@ impl<M> State<M> {
         for barrier in &mut self.barriers {
             if number > barrier.after {
                 let xmax = *barrier.xmax.get_or_insert(snapshot.xmax);
-                if snapshot.xmin >= xmax {
+                if snapshot.xmin >= xmax || !self.guards.barrier {
                     let passed = std::mem::take(&mut barrier.tables);
                     let standing = if barrier.is_last {
                         carried.extend(&passed);

@@ -335,3 +335,15 @@ fn a_commit_that_the_stream_shows_ends_entries_and_keeps_replicas_until_its_end(
     clocks.witness(2, &[2], Lsn(70), 5);
     assert_eq!(clocks.fence(&[2]), Fence::Pending(5));
 }
+
+#[test]
+fn what_was_read_while_a_streamed_commit_was_unseen_covers_nobody_who_comes_later() {
+    let mut clocks = Clocks::new(1, 0);
+    let mark = clocks.witness_unseen(1, &[1], Lsn(5), 1);
+    let during = clocks.note(&[1]);
+    assert!(!during.covers(&during), "it may be acknowledged at any time");
+    assert!(clocks.note(&[2]).covers(&clocks.note(&[2])), "of another table");
+    clocks.land(mark);
+    let after = clocks.note(&[1]);
+    assert!(!during.covers(&after) && after.covers(&during) && after.covers(&after));
+}

@@ -95,8 +95,7 @@ impl Database {
     pub fn stream_commit(&self, era: u64, tables: &[Oid], end: Lsn) -> Streamed {
         let now = self.ticks.raise();
         let mut clocks = self.clocks.lock();
-        let mark = clocks.announce(Scope::Tables(tables.into()));
-        clocks.witness(era, tables, end, now);
+        let mark = clocks.witness_unseen(era, tables, end, now);
         self.note_raise(&clocks, &Scope::Tables(tables.into()), Source::Stream);
         Streamed(mark)
     }
