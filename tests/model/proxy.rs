@@ -364,7 +364,11 @@ impl Proxy {
                         _ => false,
                     };
                     let is_current = self.clocks.is_current(note);
-                    let facts = u8::from(begun.in_flight) << 2 | u8::from(is_current) << 1 | u8::from(other);
+                    let may_cover = note.covers(note);
+                    let facts = u8::from(may_cover) << 3
+                        | u8::from(begun.in_flight) << 2
+                        | u8::from(is_current) << 1
+                        | u8::from(other);
                     [0x10 | small(*key), committed & !answer, facts]
                 }
                 Reader::Waits { wait, shares } => {
