@@ -64,7 +64,7 @@ async fn an_entry_that_outlives_a_write_is_found_and_dropped() {
     }
     until_carried(&setup, &mut reader, SUM).await;
     reader.run("UPDATE t SET n = 1").await;
-    assert_eq!(reader.value(SUM).await, "0", "nothing guards it");
+    // Nothing guards it; a sample that had begun may find it before the next reader does.
     until_sampled(&setup, &mut reader, "wrong").await;
     assert_eq!(reader.until_served_by("cache", SUM).await, "1");
 }
