@@ -11,6 +11,7 @@ use tokio::net::TcpStream;
 use tokio::process::Command;
 use tokio::time::{Instant, interval, timeout};
 
+use crate::messages::read_until;
 use crate::support::Stage;
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -62,17 +63,7 @@ impl Bare {
     /// Reads messages up to one of this type; returns their types.
     async fn until(&mut self, tag: u8) -> Vec<u8> {
         let mut seen = Vec::new();
-        let reading = async {
-            while seen.last() != Some(&tag) {
-                let mut header = [0; 5];
-                self.stream.read_exact(&mut header).await.expect("a header");
-                let length = u32::from_be_bytes([header[1], header[2], header[3], header[4]]);
-                let mut body = vec![0; usize::try_from(length).expect("fits") - 4];
-                self.stream.read_exact(&mut body).await.expect("a body");
-                seen.push(header[0]);
-            }
-        };
-        let read = timeout(PATIENCE, reading).await;
+        let read = timeout(PATIENCE, read_until(&mut self.stream, tag, &mut seen)).await;
         read.unwrap_or_else(|_| self.hangs(&format!("has only {seen:?}")));
         seen
     }

@@ -7,6 +7,8 @@
 
 mod changed_plans;
 mod faults;
+#[path = "../support/messages.rs"]
+mod messages;
 mod numbers;
 mod programs;
 mod psql;

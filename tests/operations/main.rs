@@ -7,6 +7,8 @@ mod doubt;
 mod flush;
 mod http;
 mod limits;
+#[path = "../support/messages.rs"]
+mod messages;
 mod no_primary;
 mod passwords;
 mod protocol;
