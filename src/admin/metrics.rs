@@ -4,6 +4,7 @@
 //! is gone leaves no series behind. Invariant: each name has one HELP and one TYPE line, before its samples. Format: Prometheus
 //! manual, "Exposition formats", version 0.0.4.
 
+use std::collections::BTreeMap;
 use std::fmt::{Display, Write as _};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -389,16 +390,21 @@ fn invalidations(out: &mut Exposition, proxy: &Proxy) {
             let known = catalog.as_deref().and_then(|catalog| catalog.table_name(table));
             known.map_or_else(|| table.to_string(), ToString::to_string)
         };
+        // Two tables may be shown by the same words.
+        let mut shown: BTreeMap<(String, &'static str), u64> = BTreeMap::new();
         for (what, source, count) in database.invalidations() {
             let table = match what {
                 Invalidated::Everything => String::new(),
                 Invalidated::Table(table) => name(table),
                 Invalidated::Other => "other".to_owned(),
             };
+            *shown.entry((table, source.word())).or_default() += count;
+        }
+        for ((table, source), count) in &shown {
             let labels = [
                 ("database", &*database.name),
-                ("table", &table),
-                ("source", source.word()),
+                ("table", table),
+                ("source", *source),
             ];
             metric.sample("", &labels, count);
         }

@@ -188,7 +188,7 @@ impl Session {
                 Currency::Outdated => {
                     let missed_since = self.database.missed_since(&entry.note);
                     let stale = missed_since.map(|since| now.saturating_duration_since(since));
-                    if stale.is_none_or(|stale| level.may_miss(stale)) {
+                    if stale.is_some_and(|stale| level.may_miss(stale)) {
                         return Some(Ok((entry, stale)));
                     }
                 }

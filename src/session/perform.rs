@@ -247,6 +247,7 @@ impl Session {
         {
             return Box::pin(self.refused_before(held, work, error)).await;
         }
+        self.note_hidden_code();
         if self.must_verify(&held, work) {
             match Box::pin(self.verify_told(&mut held, work)).await {
                 Ok(true) => {}
@@ -426,7 +427,10 @@ impl Session {
             // The plans of this connection are out of date: none of them is used again.
             match held.end_failed(work.until).await {
                 Ok(()) => Chosen::Held(held, reason),
-                Err(error) => Chosen::Refused(error.into()),
+                Err(error) => {
+                    self.lose_writes(&held);
+                    Chosen::Refused(error.into())
+                }
             }
         };
         match chosen {

@@ -66,6 +66,7 @@ impl Session {
     fn say_refused(&mut self, work: &Work<'_>, encode: impl FnOnce(&mut BytesMut)) {
         self.statements.undo();
         self.completed.clear();
+        self.failed_before = false;
         encode(&mut self.wire.out);
         self.skipping |= work.until == Until::Answered;
     }

@@ -53,6 +53,15 @@ const CANCEL_AGAIN: std::time::Duration = std::time::Duration::from_secs(1);
 /// Longest wait of a statement for the comparison of a catalog in doubt.
 const DOUBT_WAIT: std::time::Duration = std::time::Duration::from_millis(250);
 
+/// What is awaited from a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Awaits {
+    /// Its next request: it was told ReadyForQuery, and has sent nothing since.
+    Request,
+    /// The rest of one.
+    Rest,
+}
+
 /// What ended a wait.
 enum Woken {
     Client,
@@ -112,6 +121,8 @@ pub struct Session {
     pub(super) saw_primary: bool,
     /// An error came in a batch without a Sync: all up to that is dropped.
     pub(super) skipping: bool,
+    /// What the client is to send.
+    pub(super) awaits: Awaits,
     /// A batch without a Sync failed, and its Sync has not come yet.
     pub(super) failed_before: bool,
     pub(super) completed: Vec<(Completion, Bytes)>,
@@ -193,6 +204,7 @@ impl Session {
             drew: None,
             saw_primary: false,
             skipping: false,
+            awaits: Awaits::Request,
             failed_before: false,
             completed: Vec::new(),
             alarm: Alarm::default(),
@@ -290,6 +302,7 @@ impl Session {
             self.lease_until = None;
             self.cancel.begin_unit();
             self.presence.begin_unit(self.unit_began);
+            self.awaits = Awaits::Rest;
             self.await_verified().await?;
             match unit {
                 // After an error in a batch all is dropped up to its Sync.
@@ -329,7 +342,8 @@ impl Session {
         if self.held.as_deref().is_some_and(has_message) {
             return self.hear_server();
         }
-        // Who has a server connection is watched by the server.
+        // Who has a server connection is watched by the server, and who is in the middle of a request by nobody.
+        let is_idle = self.held.is_none() && self.awaits == Awaits::Request && self.wire.input.is_empty();
         let (idle_max, code, kind) = if self.block == Block::None {
             let code = sqlstate::IDLE_SESSION_TIMEOUT;
             (self.derived.idle_max, code, "idle-session")
@@ -337,7 +351,7 @@ impl Session {
             let code = sqlstate::IDLE_IN_TRANSACTION_TIMEOUT;
             (self.derived.idle_in_block_max, code, "idle-in-transaction")
         };
-        let woken = match idle_max.filter(|_| self.held.is_none()) {
+        let woken = match idle_max.filter(|_| is_idle) {
             Some(idle_max) => tokio::time::timeout(idle_max, self.woken()).await,
             None => Ok(self.woken().await),
         };
@@ -478,6 +492,7 @@ impl Session {
     }
 
     pub(super) fn ready_for_query(&mut self) {
+        self.awaits = Awaits::Request;
         backend::ready_for_query(self.status(), &mut self.wire.out);
     }
 

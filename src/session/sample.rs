@@ -24,6 +24,8 @@ use crate::protocol::frame;
 
 /// So many run at a time.
 const RUNNING_MAX: usize = 2;
+/// Longest run: what waits for a lock is given up.
+const RUN_LIMIT: Duration = Duration::from_secs(60);
 /// Longest wait for the stream to tell of all that was written before the comparison.
 const TOLD_WAIT: Duration = Duration::from_secs(5);
 /// Between two looks at the stream.
@@ -69,9 +71,9 @@ impl Session {
         let rerun = self.rerun(entry, wanted);
         let stop = self.proxy.stop.clone();
         self.proxy.tasks.spawn(async move {
-            let compared = stop.run_until_cancelled(rerun.compare()).await;
-            if let Some(sampled) = compared {
-                running.0.costs.samples.count(sampled);
+            let compared = tokio::time::timeout(RUN_LIMIT, rerun.compare());
+            if let Some(sampled) = stop.run_until_cancelled(compared).await {
+                running.0.costs.samples.count(sampled.unwrap_or(Sampled::Failed));
             }
         });
     }
@@ -128,14 +130,25 @@ impl Rerun {
                 return Sampled::Unknown;
             }
             if told.is_some_and(|as_of| as_of > compared) {
-                // What the stream told last may have been taken in just now.
-                return if self.is_written() {
-                    Sampled::Written
-                } else {
-                    Sampled::Wrong
-                };
+                break;
             }
             tokio::time::sleep(TOLD_PAUSE).await;
+        }
+        // The stream tells nothing of the schema. A comparison that ends may have begun before: the next one has not.
+        for _ in 0..2 {
+            let asked = Instant::now();
+            self.database.compare_catalog();
+            while self.database.checked_at().is_none_or(|at| at <= asked) {
+                if Instant::now() >= until {
+                    return Sampled::Unknown;
+                }
+                tokio::time::sleep(TOLD_PAUSE).await;
+            }
+        }
+        if self.is_written() {
+            Sampled::Written
+        } else {
+            Sampled::Wrong
         }
     }
 

@@ -24,11 +24,13 @@ const COLUMN_BYTES: usize = 18;
 /// Of these the type, its size and its modifier make another result.
 const TYPE_BYTES: std::ops::Range<usize> = 6..16;
 
-/// What was told, and under which generation of the catalog.
+/// What was told, and under which catalog.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Told {
     /// The generation when it was asked.
     pub generation: u64,
+    /// It was found to hold after this change by the session's own transaction, as `Pending::changes` counts; 0: after none.
+    pub change: u64,
     /// The columns.
     pub shape: u64,
 }
@@ -63,7 +65,11 @@ impl Held {
     /// The server has described a statement, or a portal of it, to the client: columns of this shape.
     pub(super) fn note_told(&mut self, shape: u64) {
         if let Some(Some((statement, generation))) = self.describing.pop_front() {
-            *statement.told.lock() = Some(Told { generation, shape });
+            *statement.told.lock() = Some(Told {
+                generation,
+                change: 0,
+                shape,
+            });
         }
     }
 }
@@ -75,18 +81,37 @@ impl Session {
             return false;
         };
         let generation = self.database.generation();
-        undescribed(messages).any(|statement| self.told_before(held, statement, generation).is_some())
+        undescribed(messages)
+            .any(|statement| self.told_before(held, messages, statement, generation).is_some())
     }
 
     /// What the client was told of a statement under another catalog, or before its transaction changed the catalog, unless the
     /// server would tell.
-    fn told_before(&self, held: &Held, statement: &ClientStatement, generation: u64) -> Option<Told> {
-        let changed = || {
+    fn told_before(
+        &self,
+        held: &Held,
+        messages: &[Message],
+        statement: &ClientStatement,
+        generation: u64,
+    ) -> Option<Told> {
+        // A Parse of the same text makes the server's statement anew: the server would refuse this one behind it, the proxy refuses both.
+        let is_made_anew = || {
+            let parses = messages.iter();
+            parses
+                .filter_map(|message| match message {
+                    Message::Parse(parsing) => Some(parsing),
+                    _ => None,
+                })
+                .any(|parsing| !parsing.name.is_empty() && parsing.statement.parsed == statement.parsed)
+        };
+        let may_differ = |told: &Told| {
             let changed = self.pending.changed();
-            changed.is_some_and(|newest| statement.serial <= newest) && !held.has_of_before(statement)
+            changed.is_some_and(|newest| statement.serial <= newest)
+                && told.change != self.pending.changes()
+                && (!held.has_of_before(statement) || is_made_anew())
         };
         let told = *statement.told.lock();
-        told.filter(|told| told.generation != generation || changed())
+        told.filter(|told| told.generation != generation || may_differ(told))
     }
 
     /// Makes sure, where the catalog has changed since, that each statement which the unit executes without describing it
@@ -101,12 +126,17 @@ impl Session {
         }
         let generation = self.database.generation();
         for statement in undescribed(messages) {
-            let Some(told) = self.told_before(held, statement, generation) else {
+            let Some(told) = self.told_before(held, messages, statement, generation) else {
                 continue;
             };
             match held.describe(statement).await {
                 Ok(body) if shape(&body) == told.shape => {
-                    *statement.told.lock() = Some(Told { generation, ..told });
+                    let change = self.pending.changes();
+                    *statement.told.lock() = Some(Told {
+                        generation,
+                        change,
+                        ..told
+                    });
                 }
                 Ok(_) => return Ok(false),
                 // The unit itself is told what is wrong with it.

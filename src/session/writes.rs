@@ -36,10 +36,12 @@ pub struct Pending {
     withheld: Option<Withheld>,
     /// The oldest catalog generation under which a write of these was judged.
     judged: Option<u64>,
-    /// The unit runs code that nobody can see.
+    /// The latest unit ran code that nobody can see.
     hides_code: bool,
     /// The open transaction may have changed the catalog, when this statement was the newest.
     changed: Option<Serial>,
+    /// How often transactions of the session may have changed the catalog.
+    changes: u64,
 }
 
 impl Pending {
@@ -52,6 +54,16 @@ impl Pending {
     pub(super) fn changed(&self) -> Option<Serial> {
         self.changed
     }
+
+    /// The number of that change in the session.
+    pub(super) fn changes(&self) -> u64 {
+        self.changes
+    }
+
+    fn change(&mut self, newest: Serial) {
+        self.changed = Some(newest);
+        self.changes += 1;
+    }
 }
 
 impl Session {
@@ -63,8 +75,8 @@ impl Session {
             let generations = verdicts.iter().map(|verdict| verdict.generation);
             self.pending.judged = generations.chain(self.pending.judged).min();
         }
-        if std::mem::take(&mut self.pending.hides_code) || unit.as_ref().is_some_and(Writes::change_catalog) {
-            self.pending.changed = Some(self.statements.newest());
+        if unit.as_ref().is_some_and(Writes::change_catalog) {
+            self.pending.change(self.statements.newest());
         }
         self.pending.hides_code = unit.as_ref().is_some_and(Writes::hide_code);
         let statements = || verdicts.iter().flat_map(|verdict| &verdict.script.statements);
@@ -85,6 +97,13 @@ impl Session {
             self.pending
                 .announced
                 .push((self.database.announce(&writes), writes));
+        }
+    }
+
+    /// A unit is about to be sent: hidden code that ran before it, in its transaction, may have changed the catalog.
+    pub(super) fn note_hidden_code(&mut self) {
+        if std::mem::take(&mut self.pending.hides_code) {
+            self.pending.change(self.statements.newest());
         }
     }
 

@@ -74,6 +74,22 @@ fn around(grow: &str) -> Vec<Vec<Piece>> {
         // What was prepared before is refused, and the block with it.
         vec![begin(), grow(), execute("one"), prepare("two"), commit()],
         vec![begin(), grow(), prepare("two"), execute("one"), commit()],
+        // Also where its plan is on another connection.
+        vec![
+            begin(),
+            query("UPDATE shaped SET id = 4"),
+            grow(),
+            execute("one"),
+            rollback(),
+        ],
+        vec![
+            begin(),
+            grow(),
+            prepare("two"),
+            execute("two"),
+            execute("two"),
+            commit(),
+        ],
         // What a block took back has changed nothing.
         vec![begin(), grow(), anew(), rollback(), execute("one")],
         vec![begin(), grow(), rollback(), prepare("two"), execute("two")],

@@ -20,7 +20,7 @@ const COUNT: &str = "SELECT count(*) FROM deals";
 const SSL_REQUEST: &[u8] = b"\0\0\0\x08\x04\xd2\x16\x2f";
 
 /// A message of a client.
-fn message(tag: u8, body: &[u8]) -> Vec<u8> {
+pub fn message(tag: u8, body: &[u8]) -> Vec<u8> {
     let length = u32::try_from(body.len() + 4).expect("short");
     [&[tag][..], &length.to_be_bytes(), body].concat()
 }
@@ -61,7 +61,7 @@ impl Bare {
         bare
     }
 
-    async fn send(&mut self, bytes: &[u8]) {
+    pub async fn send(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).await.expect("sent");
     }
 

@@ -13,6 +13,7 @@ use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
 use crate::running::{PATIENCE, Running, column, eventually, served_by, simple};
+use crate::vanishing::{Bare, message, query};
 
 const COUNT: &str = "SELECT count(*) FROM deals";
 
@@ -305,5 +306,30 @@ async fn a_roles_own_limits_hold_where_no_server_keeps_them() {
             eventually("it is ended", async || client.is_closed(), |closed| *closed).await;
         }
     }
+    running.shut_down().await;
+}
+
+#[tokio::test]
+async fn who_is_in_the_middle_of_a_request_is_not_idle() {
+    let running = Running::start(0).await;
+    let limit = "SET idle_session_timeout = '500ms'";
+    let idle = running.connect("postgres").await;
+    let mut sender = Bare::log_in(&running).await;
+    sender.send(&query(limit)).await;
+    if sender.until(b'Z').await.contains(&b'E') {
+        // PostgreSQL 13 does not know it.
+        return running.shut_down().await;
+    }
+    let begun = [
+        message(b'P', b"\0SELECT 1\0\0\0"),
+        message(b'B', b"\0\0\0\0\0\0\0\0"),
+        message(b'E', b"\0\0\0\0\0"),
+    ];
+    sender.send(&begun.concat()).await;
+    idle.batch_execute(limit).await.expect("set");
+    eventually("it is ended", async || idle.is_closed(), |closed| *closed).await;
+    // For as long, and longer, this one has not.
+    sender.send(&message(b'S', b"")).await;
+    assert_eq!(sender.until(b'Z').await, b"12DCZ");
     running.shut_down().await;
 }
