@@ -7,6 +7,7 @@
 //! from there on: epochs count by which note is current or covers which, positions by what lies behind them. Sessions read without end.
 //! Three searches share the events: writes with new starts and lost connections; writes with a failover; writes through and past the
 //! proxy with a stream. A stream with a failover is not searched: it ends with the era. Nor are time, levels but fresh, catalog, pools.
+//! How many states there are differs between runs by a few in a million, so somewhere two that count as one are not quite the same.
 
 mod cluster;
 mod observed;
